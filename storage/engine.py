@@ -1,0 +1,57 @@
+"""SQLAlchemy engines over SQLite, with the settings that the promises of this package rest on.
+
+Write-ahead log with synchronous=FULL: a commit returns after the log was synced, so it survives ``kill -9`` and a power
+cut, and readers go on beside the writer on the snapshot they began with. Python's own transaction handling is switched
+off (``isolation_level = None``): it would commit and begin behind SQLAlchemy's back, and SAVEPOINT needs a BEGIN
+that was really sent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = ["READERS", "reader_engine", "writer_engine"]
+
+READERS = 3  # connections and threads; reads are short, and the machine has other work
+BUSY_MS = 5_000  # how long another program (the sqlite3 shell, a backup) may hold a lock before an error
+
+
+def writer_engine(path: Path | None) -> sa.Engine:
+    """For one connection at a time, whose transactions take the write lock at their start. None: in memory."""
+    engine = sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=sa.pool.StaticPool)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def reader_engine(path: Path) -> sa.Engine:
+    """For up to `READERS` connections that cannot write."""
+
+    def connect() -> sqlite3.Connection:
+        connection = _connect(path)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    engine = sa.create_engine(
+        "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=READERS, max_overflow=0
+    )
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    place: Any = ":memory:" if path is None else path
+    # Pooled connections are closed by the thread that disposes of the pool, hence check_same_thread.
+    connection = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,99 @@
+"""Files that are whole or absent, and readable by their owner alone.
+
+A durable write is: a temporary file beside the target, fsync, rename over the target, fsync of the directory. After
+a crash at any moment the target holds the old bytes or the new ones. A temporary file that a crash leaves behind
+has a name that begins with `TEMPORARY_PREFIX`. Errors are the `StoreError`s of ``storage.errors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+from pathlib import Path
+
+from .errors import Locked, from_os_error
+
+__all__ = ["TEMPORARY_PREFIX", "FileLock", "fsync_dir", "make_private", "make_private_dir", "write_durably"]
+
+TEMPORARY_PREFIX = ".tidings-tmp-"
+
+logger = logging.getLogger(__name__)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in the directory ``path`` durable: files created, renamed or removed in it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put ``data`` at ``path``, replacing what was there. On return it survives a crash and a power cut."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            temporary.rename(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        fsync_dir(path.parent)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def make_private_dir(path: Path) -> None:
+    """Create the directory with its parents, mode 0700, where it does not exist. One that exists is left as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def make_private(path: Path) -> None:
+    """Take from an existing file every right of group and others, with a warning where there was one."""
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        logger.warning("%s could be used by others (mode %03o); now it is its owner's alone", path, mode)
+        path.chmod(mode & 0o700)
+
+
+class FileLock:
+    """An exclusive lock on a file, held until `release` or the end of the process; also against this same process.
+
+    The file holds the process id of its holder, for the message, and stays when the lock is released: removing it
+    would let two processes lock two files of one name.
+    """
+
+    def __init__(self, path: Path, what: Path) -> None:
+        """Take the lock at ``path`` that stands for using ``what``, or raise `Locked` at once."""
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise from_os_error(error, path) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            who = "this process" if holder == str(os.getpid()) else f"process {holder or 'unknown'}"
+            raise Locked(f"{what} is in use by {who}: stop that node first, or use another directory") from error
+        except OSError as error:
+            os.close(self._fd)
+            raise from_os_error(error, path) from error
+
+    def release(self) -> None:
+        os.close(self._fd)
