@@ -115,9 +115,13 @@ class PublicKey:
         square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
         return y < _P and pow(square, (_P - 1) // 2, _P) in (0, 1)
 
+    def has_small_order(self) -> bool:
+        """Whether the key is one of the few that prove nothing: signatures under them can be made without a secret."""
+        return _small_order(self._bytes)
+
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Whether ``signature`` (64 bytes) over ``message`` was made by the holder of this key."""
-        if len(signature) != SIGNATURE_SIZE or _small_order(self._bytes) or _small_order(signature[:32]):
+        if len(signature) != SIGNATURE_SIZE or self.has_small_order() or _small_order(signature[:32]):
             return False
         try:
             Ed25519PublicKey.from_public_bytes(self._bytes).verify(signature, message)

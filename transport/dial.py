@@ -1,0 +1,119 @@
+"""Dialling: several addresses, one key, the first that proves it wins (RFC 8305, "happy eyeballs").
+
+Attempts start 250 ms apart, or at once when the one before has failed, IPv6 and IPv4 in turn. Each is a handshake of
+its own, so that an impostor or a stale address costs one attempt and never the dial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+
+from .addr import IpAddr
+from .connection import Connection
+from .driver import Driver
+from .errors import ConnectionClosed, IdentityRefused, ProtocolRefused, Unreachable, WrongIdentity
+from .keys import EndpointId
+from .udp import SocketAddress
+
+__all__ = ["dial", "dial_order"]
+
+ATTEMPT_DELAY = 0.25  # seconds (RFC 8305 section 5)
+MAX_ATTEMPTS = 16  # addresses tried for one dial
+
+# QUIC carries a TLS alert as 0x100 + its number (RFC 9001 4.8).
+ALERTS = range(0x100, 0x200)
+BAD_CERTIFICATE = 0x12A
+NO_APPLICATION_PROTOCOL = 0x178
+
+DialError = Unreachable | WrongIdentity | ProtocolRefused | IdentityRefused
+
+
+def dial_order(addrs: Sequence[IpAddr]) -> list[IpAddr]:
+    """IPv6 and IPv4 in turn, IPv6 first, each in the order given."""
+    six = [addr for addr in addrs if addr.ip.version == 6]
+    four = [addr for addr in addrs if addr.ip.version == 4]
+    pairs = chain.from_iterable(zip_longest(six, four))
+    return [addr for addr in pairs if addr is not None][:MAX_ATTEMPTS]
+
+
+async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAddr]) -> Connection:
+    """An established connection to ``id``; raises the most telling of the attempts' errors. The caller times it."""
+    order = dial_order(addrs)
+    attempts: list[asyncio.Task[Connection]] = []
+    try:
+        for addr in order:
+            attempts.append(asyncio.create_task(_attempt(driver, id, alpn, addr), name=f"dial {id.short()} at {addr}"))
+            last = len(attempts) == len(order)
+            if (winner := await _first_success(attempts, None if last else ATTEMPT_DELAY)) is not None:
+                return winner.result()
+        raise min((error for task in attempts if (error := task.exception()) is not None), key=_telling)
+    finally:
+        await _drop_losers(attempts)
+
+
+async def _first_success(
+    attempts: list[asyncio.Task[Connection]], timeout: float | None
+) -> asyncio.Task[Connection] | None:
+    """The first attempt that succeeds; None when the newest one has failed or the time is over."""
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    while True:
+        for task in attempts:
+            if task.done() and task.exception() is None:
+                return task
+        pending = [task for task in attempts if not task.done()]
+        if not pending or (attempts[-1].done() and deadline is not None):
+            return None
+        left = None if deadline is None else max(0.0, deadline - loop.time())
+        done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return None
+
+
+async def _drop_losers(attempts: list[asyncio.Task[Connection]]) -> None:
+    """Cancel what still runs; close what also succeeded but was not first."""
+    first = True
+    for task in attempts:
+        if task.done() and not task.cancelled() and task.exception() is None:
+            if not first:
+                task.result().close()
+            first = False
+        else:
+            task.cancel()
+    await asyncio.gather(*attempts, return_exceptions=True)
+
+
+async def _attempt(driver: Driver, id: EndpointId, alpn: bytes, addr: IpAddr) -> Connection:
+    connection = driver.dial(id, alpn, _socket_address(addr))
+    try:
+        await connection.wait_established()
+    except ConnectionClosed as end:
+        raise _explain(end, id, alpn, addr) from end
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _socket_address(addr: IpAddr) -> SocketAddress:
+    return (str(addr.ip), addr.port) if addr.ip.version == 4 else (str(addr.ip), addr.port, 0, 0)
+
+
+def _explain(end: ConnectionClosed, id: EndpointId, alpn: bytes, addr: IpAddr) -> DialError:
+    """Why a handshake failed, from the code that ended it and who sent it."""
+    if end.by == "peer":
+        if end.code == NO_APPLICATION_PROTOCOL:
+            return ProtocolRefused(f"the peer at {addr} does not accept the protocol {alpn.decode()!r}", peer=id)
+        if end.code in ALERTS or end.application:
+            return IdentityRefused(f"the peer at {addr} refused us: {end.reason or hex(end.code)}", peer=id)
+    elif end.code == BAD_CERTIFICATE:
+        return WrongIdentity(f"whoever is at {addr} holds another key than the one dialled", peer=id)
+    return Unreachable(f"the handshake with {id.short()} at {addr} failed: {end.reason or hex(end.code)}")
+
+
+def _telling(error: BaseException) -> int:
+    """A refusal by the right peer says more than an impostor, an impostor more than silence."""
+    kinds = (ProtocolRefused, IdentityRefused, WrongIdentity, Unreachable)
+    return next((rank for rank, kind in enumerate(kinds) if isinstance(error, kind)), len(kinds))
