@@ -105,16 +105,18 @@ class Database:
             self._lock = FileLock(self.path.with_name(self.path.name + ".lock"), self.path)
             if not self.path.exists():
                 schema.create_file(self.path, writer_engine(None))
-            schema.check_file(self.path)
+            revision = schema.check_file(self.path)
         except OSError as error:
             raise from_os_error(error, self.path) from error
         connection = writer_engine(self.path).connect()
-        try:
-            schema.bring_to_head(connection, self.path)
-        except BaseException:
-            connection.close()
-            connection.engine.dispose()
-            raise
+        if revision != schema.REVISIONS[-1]:
+            try:
+                with connection.begin():
+                    schema.migrate(connection)
+            except BaseException:
+                connection.close()
+                connection.engine.dispose()
+                raise
         return connection
 
     def _translate(self, error: BaseException) -> BaseException:

@@ -32,7 +32,7 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_durably(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None:
     """Put ``data`` at ``path``, replacing what was there. On return it survives a crash and a power cut."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:

@@ -1,12 +1,14 @@
 """Is this file our database, whole, and of a version we know; and how a new or an older one gets the present schema.
 
-A new database is made in memory from ``storage.tables``, marked with the newest revision, and written beside its
-final name and renamed: a database file that exists is never empty or half made. An older one is migrated by Alembic in
+A new database is made in memory from ``storage.tables``, marked with the newest revision, and written durably under
+its name: a database file that exists is never empty or half made. One that is there is looked at through a connection
+that cannot write, which folds no log into a damaged file. An older one is migrated by Alembic in
 one transaction. Alembic takes 0.1 s to import, which is why it is imported only then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from .errors import Damaged, TooNew
 from .files import make_private, write_durably
 from .tables import metadata
 
-__all__ = ["APPLICATION_ID", "REVISIONS", "bring_to_head", "check_file", "create", "create_file"]
+__all__ = ["APPLICATION_ID", "REVISIONS", "check_file", "create", "create_file", "migrate"]
 
 # Every revision there ever was, oldest first; a database with another one was written by a newer tidings.
 REVISIONS = ("0001",)
@@ -24,6 +26,7 @@ APPLICATION_ID = 0x7469646E  # "tidn", in the header of the file: tells our data
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEADER = 100
+REMEDY = "restore it from a backup, or move it away to begin anew"
 QUICK_CHECK_BYTES = 8 << 20  # about 20 ms; a larger file is checked by SQLite page by page as it is used
 
 version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
@@ -44,49 +47,54 @@ def create_file(path: Path, empty: sa.Engine) -> None:
         create(connection)
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
-        write_durably(path, raw.serialize())
+        data = bytearray(raw.serialize())
+    data[18:20] = b"\2\2"  # write and read version 2: the journal is a write-ahead log from the start
+    write_durably(path, data)
 
 
-def check_file(path: Path) -> None:
-    """Raise `Damaged` where the file cannot be our database, before SQLite touches it or the log beside it."""
+def check_file(path: Path) -> str:
+    """The revision of the database at ``path``. Raises `Damaged` and `TooNew`, and changes nothing then.
+
+    The pages are read through where that is cheap.
+    """
     make_private(path)
     with path.open("rb") as file:
         header = file.read(HEADER)
     if len(header) < HEADER:
-        raise Damaged(
-            f"{path} was cut off ({len(header)} bytes are left): restore it from a backup, "
-            "or move it away to begin anew"
-        )
+        raise Damaged(f"{path} was cut off ({len(header)} bytes are left): {REMEDY}")
     if not header.startswith(b"SQLite format 3\0"):
-        raise Damaged(f"{path} is not a database: restore it from a backup, or move it away to begin anew")
+        raise Damaged(f"{path} is not a database: {REMEDY}")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise Damaged(f"{path} is the database of another program: give tidings a directory of its own")
-
-
-def bring_to_head(connection: sa.Connection, path: Path) -> None:
-    """Check the pages where that is cheap, then the version; migrate an older one. Raises `Damaged`, `TooNew`."""
-    if path.stat().st_size <= QUICK_CHECK_BYTES:
-        with connection.begin():
-            problem = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if problem != "ok":
-            raise Damaged(f"{path} is damaged ({problem}): restore it from a backup, or move it away to begin anew")
-    connection.connection.driver_connection.execute("PRAGMA journal_mode = WAL")  # type: ignore[union-attr]
-    with connection.begin():
+    # SQLite fills a last page that was cut with zeros. Beside a log that is what a crash may leave, and the log mends it.
+    page_size = int.from_bytes(header[16:18], "big")
+    if page_size > 1 and path.stat().st_size % page_size and not path.with_name(path.name + "-wal").exists():
+        raise Damaged(f"{path} was cut off within its last page: {REMEDY}")
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         try:
-            found = connection.execute(sa.select(version.c.version_num)).scalar()
-        except sa.exc.OperationalError as error:
-            if "no such table" not in str(error.orig):
+            problem, revision = _look_at(connection, path)
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
                 raise
-            found = None
-        if found is None:
-            raise Damaged(f"{path} has lost its version: restore it from a backup, or move it away to begin anew")
-        if found not in REVISIONS:
-            raise TooNew(
-                f"{path} was written by a newer version of tidings (schema {found}, this one knows up to "
-                f"{REVISIONS[-1]}): upgrade tidings, or use another directory"
-            )
-        if found != REVISIONS[-1]:
-            migrate(connection)
+            problem, revision = "its version is lost", ""
+    if problem is not None:
+        raise Damaged(f"{path} is damaged ({problem}): {REMEDY}")
+    if revision not in REVISIONS:
+        raise TooNew(
+            f"{path} was written by a newer version of tidings (schema {revision}, this one knows up to "
+            f"{REVISIONS[-1]}): upgrade tidings, or use another directory"
+        )
+    return revision
+
+
+def _look_at(connection: sqlite3.Connection, path: Path) -> tuple[str | None, str]:
+    """What is wrong with the pages, and the revision."""
+    if path.stat().st_size <= QUICK_CHECK_BYTES:
+        (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if problem != "ok":
+            return " ".join(problem.split()), ""
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return (None, row[0]) if row else ("its version is lost", "")
 
 
 def migrate(connection: sa.Connection, revision: str = "head") -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,11 +113,16 @@ class Writer:
 
     def _next_group(self) -> list[Job]:
         """Wait for a job, and take what is queued behind it. Empty at the end: `aclose` queues None after the last."""
-        first = self._queue.get()
-        group = [first] if first else []
+        group: list[Job] = []
+        job = self._queue.get()
         with contextlib.suppress(queue.Empty):
-            while group and len(group) < GROUP and (job := self._queue.get_nowait()):
+            while job is not None:
                 group.append(job)
+                if len(group) == GROUP:
+                    return group
+                job = self._queue.get_nowait()
+            if group:
+                self._queue.put(None)  # for the next call
         return group
 
     def _commit(self, connection: sa.Connection, group: list[Job]) -> list[Job]:
@@ -132,17 +138,24 @@ class Writer:
                         left = group[position:]
                         self._run_job(connection, job)
         except BaseException as error:
+            _abandon(connection)
             begun = begun or group  # not even BEGIN worked
-            failure = begun[-1].error or self._translate(error)
-            if not isinstance(failure, StoreError):
-                failure = StoreError(f"the database could not commit: {error}")
-                failure.__cause__ = error
+            failure = self._failure(error, begun[-1])
             for job in begun:
                 job.error = job.error or failure
             self._tell(_resolve, begun)
             return left
         self._tell(_resolve, begun)
         return []
+
+    def _failure(self, error: BaseException, last: Job) -> StoreError:
+        """Why the transaction was lost: ``error`` itself, or what the job said that it was lost in."""
+        for known in (self._translate(error), last.error):
+            if isinstance(known, StoreError):
+                return known
+        failure = StoreError(f"the database could not commit: {error}")
+        failure.__cause__ = error
+        return failure
 
     def _run_job(self, connection: sa.Connection, job: Job) -> None:
         """Keep the job's result or its error. Raises only where the whole transaction is lost."""
@@ -159,6 +172,14 @@ class Writer:
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed before the database: nobody is left to hear
             self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _abandon(connection: sa.Connection) -> None:
+    """Undo what is left of a transaction. After a failed COMMIT SQLAlchemy takes it for ended and SQLite does not."""
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    with contextlib.suppress(sqlite3.Error):
+        raw.rollback()
 
 
 def _resolve(group: list[Job]) -> None:
