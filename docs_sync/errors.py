@@ -1,0 +1,118 @@
+"""Errors of documents, by blame (see ``tidings.errors``).
+
+UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  ClockBehind  DocumentClosed  NotAValue
+PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
+              SyncRefused  SyncViolation
+NetworkError  SyncTimeout  ContentMissing
+"""
+
+from __future__ import annotations
+
+from ..errors import NetworkError, PeerError, UsageError
+
+__all__ = [
+    "BadEmptyEntry",
+    "BadKey",
+    "BadSignature",
+    "BadSize",
+    "ClockBehind",
+    "ContentMissing",
+    "DocumentClosed",
+    "EmptyValue",
+    "InvalidEntry",
+    "KeyTooLarge",
+    "NotAValue",
+    "OutsideRange",
+    "ReadOnly",
+    "SyncRefused",
+    "SyncTimeout",
+    "SyncViolation",
+    "TooFarAhead",
+    "UnknownAuthor",
+    "UnknownDocument",
+    "WrongNamespace",
+]
+
+
+class ReadOnly(UsageError):
+    """The document was joined with a read ticket: ask for one with ``write=True`` to change it."""
+
+
+class UnknownDocument(UsageError):
+    """This node has no such document: join it with a ticket first."""
+
+
+class UnknownAuthor(UsageError):
+    """This node does not hold the author's secret, so it cannot write in that name."""
+
+
+class EmptyValue(UsageError):
+    """An empty value is how a deletion is written: use ``delete``, or store at least one byte."""
+
+
+class BadKey(UsageError):
+    """A key is text or bytes of at most `tidings.docs_sync.validity.MAX_KEY_SIZE` bytes."""
+
+
+class ClockBehind(UsageError):
+    """This author's newest entry is further in the future than peers accept: set the clock, or write as another author."""
+
+
+class DocumentClosed(UsageError):
+    """The document or its node was closed: open it again."""
+
+
+class NotAValue(UsageError):
+    """The content is not a msgpack value: read it with ``content()``, or write it with ``set_value``."""
+
+
+class InvalidEntry(PeerError):
+    """An entry that no peer may accept. It was dropped; everything else of the same message was kept."""
+
+
+class WrongNamespace(InvalidEntry):
+    """The entry belongs to another document."""
+
+
+class BadSignature(InvalidEntry):
+    """The author or the document did not sign the entry."""
+
+
+class TooFarAhead(InvalidEntry):
+    """The entry's time is more than ten minutes ahead of this machine's clock: one of the two clocks is wrong."""
+
+
+class BadEmptyEntry(InvalidEntry):
+    """Size 0 with a hash that is not that of nothing, or the reverse."""
+
+
+class KeyTooLarge(InvalidEntry):
+    """The key is longer than this node keeps."""
+
+
+class BadSize(InvalidEntry):
+    """The content claims 2^63 bytes or more."""
+
+
+class OutsideRange(InvalidEntry):
+    """The peer sent the entry for a range of ids that does not hold it."""
+
+
+class SyncRefused(PeerError):
+    """The peer does not sync this document with us now; ``reason`` is its `messages.AbortReason`."""
+
+    def __init__(self, message: str, reason: object, *, peer: object | None = None) -> None:
+        super().__init__(message, peer=peer)
+        self.reason = reason
+
+
+class SyncViolation(PeerError):
+    """The peer broke the order of the sync messages, or went on without end."""
+
+
+class SyncTimeout(NetworkError):
+    """Nobody synced the document in time. The node goes on trying; ``open`` the document to use what is there."""
+
+
+class ContentMissing(NetworkError):
+    """The entry is here but its content is not yet: wait longer, or bring a peer online that has it."""
