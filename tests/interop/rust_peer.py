@@ -1,0 +1,253 @@
+"""A real Rust peer in a process of its own, driven by JSON lines: ``python rust_peer.py iroh`` or ``aster``.
+
+A request is ``{"id": 1, "do": "name", ...}`` on standard input, its answer ``{"id": 1, "ok": ...}`` or
+``{"id": 1, "error": "..."}`` on standard output. Bytes travel as hex. Requests run side by side.
+The process ends with its standard input, at once: Rust threads outlive the interpreter and would abort it.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+
+
+class Iroh:
+    """An endpoint of the ``iroh`` package: connections, streams, datagrams."""
+
+    async def start(self, alpns, secret=None):
+        import iroh
+
+        iroh.iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())
+        self.iroh = iroh
+        options = iroh.EndpointOptions(
+            preset=iroh.preset_minimal(),
+            alpns=[bytes.fromhex(alpn) for alpn in alpns],
+            relay_mode=iroh.RelayMode.disabled(),
+            bind_addr="127.0.0.1:0",
+            secret_key=bytes.fromhex(secret) if secret else os.urandom(32),
+        )
+        self.endpoint = await iroh.Endpoint.bind(options)
+        self.connections = []
+        self.streams = []
+        return {"id": self.endpoint.id().to_bytes().hex(), "addrs": list(self.endpoint.bound_sockets())}
+
+    def _keep(self, connection):
+        self.connections.append(connection)
+        return {"connection": len(self.connections) - 1, "remote": connection.remote_id().to_bytes().hex()}
+
+    async def accept(self):
+        incoming = await self.endpoint.accept_next()
+        return self._keep(await (await incoming.accept()).connect())
+
+    async def connect(self, peer, addrs, alpn):
+        addr = self.iroh.EndpointAddr(self.iroh.EndpointId.from_bytes(bytes.fromhex(peer)), None, addrs)
+        return self._keep(await self.endpoint.connect(addr, bytes.fromhex(alpn)))
+
+    async def open_bi(self, connection):
+        self.streams.append(await self.connections[connection].open_bi())
+        return len(self.streams) - 1
+
+    async def accept_bi(self, connection):
+        self.streams.append(await self.connections[connection].accept_bi())
+        return len(self.streams) - 1
+
+    async def write(self, stream, data, finish=True):
+        send = self.streams[stream].send()
+        await send.write_all(bytes.fromhex(data))
+        if finish:
+            await send.finish()
+
+    async def read_to_end(self, stream, limit):
+        return bytes(await self.streams[stream].recv().read_to_end(limit)).hex()
+
+    async def reset(self, stream, code):
+        await self.streams[stream].send().reset(code)
+
+    async def stop(self, stream, code):
+        await self.streams[stream].recv().stop(code)
+
+    async def echo(self, connection):
+        """Send back one stream, whole."""
+        stream = await self.connections[connection].accept_bi()
+        data = await stream.recv().read_to_end(1 << 26)
+        await stream.send().write_all(bytes(data))
+        await stream.send().finish()
+        await stream.send().stopped()
+        return len(data)
+
+    async def upload(self, connection, size):
+        """Send ``size`` zero bytes on a new stream; the seconds it took, from the first byte to the peer's last ack."""
+        stream = await self.connections[connection].open_uni()
+        block = bytes(1 << 20)
+        start = time.perf_counter()
+        for _ in range(size >> 20):
+            await stream.write_all(block)
+        await stream.finish()
+        await stream.stopped()
+        return time.perf_counter() - start
+
+    async def send_datagram(self, connection, data):
+        self.connections[connection].send_datagram(bytes.fromhex(data))
+
+    async def read_datagram(self, connection):
+        return bytes(await self.connections[connection].read_datagram()).hex()
+
+    async def close(self, connection, code, reason):
+        self.connections[connection].close(code, reason.encode())
+
+
+class Aster:
+    """A node of the ``aster-rpc`` package: gossip, documents, blobs."""
+
+    async def start(self, secret=None):
+        from aster import _aster, blobs_client, docs_client, gossip_client
+
+        secret_key = bytes.fromhex(secret) if secret else os.urandom(32)
+        config = _aster.EndpointConfig([b"x/1"], relay_mode="disabled", bind_addr="127.0.0.1:0", secret_key=secret_key)
+        self.module = _aster
+        self.node = await _aster.IrohNode.memory_with_alpns([b"x/1"], config)
+        self.blobs, self.docs, self.gossip = blobs_client(self.node), docs_client(self.node), gossip_client(self.node)
+        self.handles, self.events, self.topics = [], [], []
+        addrs = self.node.node_addr_info().to_dict()["direct_addresses"]
+        return {"id": self.node.node_id(), "addrs": [a for a in addrs if a.startswith("127.")]}
+
+    async def add_addr(self, peer, addrs):
+        addr = {"endpoint_id": peer, "direct_addresses": addrs, "relay_url": None}
+        self.node.add_node_addr(self.module.NodeAddr.from_dict(addr))
+
+    # blobs
+
+    async def blob_add(self, data):
+        return await self.blobs.add_bytes(bytes.fromhex(data))
+
+    async def blob_add_pattern(self, size):
+        return await self.blobs.add_bytes(pattern(size))
+
+    async def blob_ticket(self, hash):
+        return str(self.blobs.create_ticket(hash))
+
+    async def blob_download(self, ticket, check_pattern=None):
+        start = time.perf_counter()
+        data = bytes(await self.blobs.download_blob(ticket))
+        seconds = time.perf_counter() - start
+        if check_pattern is not None:
+            return {"same": data == pattern(check_pattern), "seconds": seconds}
+        return {"data": data.hex(), "seconds": seconds}
+
+    async def blob_has(self, hash):
+        return await self.blobs.blob_has(hash)
+
+    # documents
+
+    def _keep(self, doc, events=None):
+        self.handles.append(doc)
+        self.events.append(events)
+        return {"doc": len(self.handles) - 1, "id": doc.doc_id()}
+
+    async def doc_create(self):
+        doc = await self.docs.create()
+        return self._keep(doc, await doc.subscribe())
+
+    async def doc_join(self, ticket):
+        doc, events = await self.docs.join_and_subscribe(ticket)
+        return self._keep(doc, events)
+
+    async def doc_author(self):
+        return await self.docs.create_author()
+
+    async def doc_set(self, doc, author, key, value):
+        return await self.handles[doc].set_bytes(author, bytes.fromhex(key), bytes.fromhex(value))
+
+    async def doc_fill(self, doc, author, count, prefix="key/"):
+        """Insert ``count`` entries one by one; the seconds it took."""
+        start = time.perf_counter()
+        for n in range(count):
+            await self.handles[doc].set_bytes(author, f"{prefix}{n:08d}".encode(), f"value {n}".encode())
+        return time.perf_counter() - start
+
+    async def doc_share(self, doc, mode):
+        return str(await self.handles[doc].share_with_addr(mode))
+
+    async def doc_entries(self, doc, prefix=""):
+        entries = await self.handles[doc].query_key_prefix(bytes.fromhex(prefix))
+        return [[bytes(e.key).hex(), e.author_id, e.content_hash, e.content_len, e.timestamp] for e in entries]
+
+    async def doc_wait(self, doc, count):
+        """Poll until the document has ``count`` entries; the seconds it took."""
+        start = time.perf_counter()
+        while len(await self.handles[doc].query_key_prefix(b"")) < count:
+            await asyncio.sleep(0.002)
+        return time.perf_counter() - start
+
+    async def doc_get(self, doc, author, key):
+        value = await self.handles[doc].get_exact(author, bytes.fromhex(key))
+        return None if value is None else bytes(value).hex()
+
+    async def doc_content(self, doc, hash):
+        return bytes(await self.handles[doc].read_entry_content(hash)).hex()
+
+    async def doc_event(self, doc):
+        event = await self.events[doc].recv()
+        entry = event.entry
+        return {"kind": str(event.kind), "key": bytes(entry.key).hex() if entry else None, "time": time.time()}
+
+    async def doc_sync(self, doc, peers):
+        await self.handles[doc].start_sync(peers)
+
+    async def doc_leave(self, doc):
+        await self.handles[doc].leave()
+
+    # gossip
+
+    async def gossip_subscribe(self, topic, bootstrap):
+        self.topics.append(await self.gossip.subscribe(bytes.fromhex(topic), bootstrap))
+        return len(self.topics) - 1
+
+    async def gossip_broadcast(self, topic, data):
+        await self.topics[topic].broadcast(bytes.fromhex(data))
+
+    async def gossip_recv(self, topic):
+        kind, data = await self.topics[topic].recv()
+        return {"kind": str(kind), "data": bytes(data).hex() if data else "", "time": time.time()}
+
+    async def gossip_until(self, topic, kind):
+        """Events up to the first of ``kind``; it."""
+        while True:
+            event = await self.gossip_recv(topic)
+            if kind.lower() in event["kind"].lower():
+                return event
+
+
+def pattern(size):
+    """The reference's test content: byte i is i mod 251."""
+    block = bytes(i % 251 for i in range(251))
+    return (block * (size // 251 + 1))[:size]
+
+
+async def main(kind):
+    peer = {"iroh": Iroh, "aster": Aster}[kind]()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 28)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tasks = set()
+
+    async def serve(request):
+        try:
+            id, name = request.pop("id"), request.pop("do")
+            answer = {"id": id, "ok": await getattr(peer, name)(**request)}
+        except Exception as error:
+            answer = {"id": id, "error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    while line := await reader.readline():
+        task = asyncio.ensure_future(serve(json.loads(line)))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
