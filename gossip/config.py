@@ -1,0 +1,55 @@
+"""The constants of both protocols (``reference/iroh-protocols.md`` 1.3), and our own bounds, each with its reason.
+
+The defaults are iroh's, so that a mixed swarm behaves as one. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["BroadcastConfig", "MembershipConfig", "TopicConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipConfig:
+    """HyParView."""
+
+    active_capacity: int = 5  # log10(10,000) + 1: the paper's choice for 10,000 nodes
+    passive_capacity: int = 30  # six times the active view: the paper's; survives 90 % of nodes failing
+    active_walk: int = 6  # hops of a ForwardJoin before it becomes a neighbour
+    passive_walk: int = 3  # the remaining hops at which a ForwardJoin is noted in the passive view
+    shuffle_walk: int = 6
+    shuffle_active: int = 3  # of each view in one Shuffle
+    shuffle_passive: int = 4
+    shuffle_interval: float = 60.0
+    request_timeout: float = 0.5  # a Neighbor without an answer; then the next candidate is asked
+    handshake_memory: float = 5.0  # a Neighbor that comes this late is still the answer: above any round trip
+    join_retry: float = 0.5  # first wait for an answer to Join; doubles ...
+    join_retry_max: float = 30.0  # ... up to this, so that a dead bootstrap costs little
+    join_attempts: int = 6  # about 15 s; then given up, unless the node has no neighbour at all
+    max_contacts: int = 64  # bootstrap peers remembered for joining again
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastConfig:
+    """Plumtree."""
+
+    graft_timeout: float = 0.080  # from an IHave to the Graft: the payload is usually on its way
+    graft_retry: float = 0.040  # from one Graft to the next announcer
+    dispatch_delay: float = 0.005  # announcements to one peer are gathered this long
+    optimization_threshold: int = 7  # hops that a shorter branch must save before the tree is changed
+    payload_retention: float = 30.0  # how long a Graft can still be answered
+    id_retention: float = 90.0  # how long a second copy is known as one
+    evict_interval: float = 1.0
+    prune_interval: float = 0.080  # copies already on their way to us need no second Prune
+    max_announced: int = 116  # ids in one IHave frame: (4096 - 33 - 3) / 35
+    max_missing: int = 16_384  # ids announced and awaited; about 5 MB
+    max_missing_per_peer: int = 4_096  # so that one liar cannot fill the table for the others
+    max_payload_bytes: int = 16 << 20  # of payloads kept for Grafts; the oldest go first
+    max_ids: int = 262_144  # remembered ids: 90 s at 2,900 messages a second
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    membership: MembershipConfig = field(default_factory=MembershipConfig)
+    broadcast: BroadcastConfig = field(default_factory=BroadcastConfig)

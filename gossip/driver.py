@@ -1,0 +1,258 @@
+"""Gossip over an endpoint: runs the cores of all topics and shares one connection for each peer between them.
+
+Nothing here waits for a peer: a message that arrives is handed to its topic's core at once, and what the core wants
+sent goes into that peer's own bounded queue (`peers.Peer`). Timers are the loop's. The only task is a slow sweep that
+closes connections that no topic needs, and keeps our own addresses up to date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from random import Random
+
+from ..transport import Connection, Endpoint, EndpointId, frame
+from ..transport.errors import DecodeError
+from .codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
+from .config import TopicConfig
+from .link import CLOSE_BUSY
+from .messages import Disconnect, Message
+from .outbound import Outbound
+from .outputs import Deliver, Down, Learned, Send, Up
+from .peers import Peer
+from .subscription import Event, NeighborDown, NeighborUp, Received, Subscription
+from .topic_core import TopicCore
+
+__all__ = ["ALPN", "Driver", "JoinedTopic"]
+
+logger = logging.getLogger(__name__)
+
+ALPN = b"/iroh-gossip/1"
+MAX_PEERS = 1024  # connected or dialled at once; further peers that dial us are refused
+LINGER = 5.0  # seconds that a connection stays open after the last topic that needed it
+SWEEP = 1.0  # seconds between two sweeps
+ADDRESS_SWEEPS = 10  # sweeps between two looks at our own addresses
+DIAL_TIMEOUT = 10.0
+
+
+class JoinedTopic:
+    """One topic that somebody here is subscribed to."""
+
+    def __init__(self, id: bytes, core: TopicCore) -> None:
+        self.id = id
+        self.core = core
+        self.subscriptions: list[Subscription] = []
+        self.has_neighbors = asyncio.Event()
+        self.wake: asyncio.TimerHandle | None = None
+
+    def emit(self, event: Event) -> None:
+        for subscription in self.subscriptions:
+            subscription.push(event)
+
+
+class Driver:
+    def __init__(self, endpoint: Endpoint, config: TopicConfig, rng: Random) -> None:
+        self._endpoint = endpoint
+        self._config = config
+        self._rng = rng
+        self._me = bytes(endpoint.id)
+        self._data = b""
+        self._topics: dict[bytes, JoinedTopic] = {}
+        self._peers: dict[bytes, Peer] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._encoded: tuple[Message | None, bytes] = (None, b"")
+        self._dropped = 0
+        self.closed = False
+
+    # Topics
+
+    def subscribe(self, id: bytes, subscription: Subscription) -> JoinedTopic:
+        """Add ``subscription`` to topic ``id``, which is joined by the first; it hears of the neighbours there are."""
+        if self._sweeper is None:
+            self._refresh_addresses()
+            self._sweeper = asyncio.create_task(self._sweep(), name="gossip sweep")
+        topic = self._topics.get(id)
+        if topic is None:
+            topic = JoinedTopic(id, TopicCore(self._me, self._config, Random(self._rng.getrandbits(64))))
+            topic.core.set_data(self._data)
+            self._topics[id] = topic
+        for peer in topic.core.neighbors:
+            subscription.push(NeighborUp(EndpointId(peer)))
+        topic.subscriptions.append(subscription)
+        return topic
+
+    def unsubscribe(self, topic: JoinedTopic, subscription: Subscription) -> None:
+        """Remove it; the last one leaves the topic, saying good-bye."""
+        subscription.close()
+        if subscription in topic.subscriptions:
+            topic.subscriptions.remove(subscription)
+            if not topic.subscriptions:
+                self._leave(topic)
+
+    def join(self, topic: JoinedTopic, peers: Iterable[EndpointId]) -> None:
+        topic.core.join([bytes(peer) for peer in peers], _now())
+        self._drain(topic)
+
+    async def broadcast(self, topic: JoinedTopic, content: bytes) -> None:
+        await self._room(topic)
+        topic.core.broadcast(content, _now())
+        self._drain(topic)
+
+    async def broadcast_neighbors(self, topic: JoinedTopic, content: bytes) -> None:
+        await self._room(topic)
+        topic.core.broadcast_neighbors(content)
+        self._drain(topic)
+
+    async def _room(self, topic: JoinedTopic) -> None:
+        """Slow a writer down to what its neighbours read, but not to a neighbour that does not read."""
+        for id in topic.core.neighbors:
+            peer = self._peers.get(id)
+            if peer is not None:
+                await peer.room()
+
+    def _leave(self, topic: JoinedTopic) -> None:
+        topic.core.leave()
+        self._drain(topic)
+        if topic.wake is not None:
+            topic.wake.cancel()
+        self._topics.pop(topic.id, None)
+
+    # Peers
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped because a peer's queue was full, since the beginning."""
+        return self._dropped + sum(peer.queue.dropped for peer in self._peers.values())
+
+    def accept(self, connection: Connection) -> None:
+        """Take over a connection that a peer made."""
+        if self.closed or (bytes(connection.remote_id) not in self._peers and len(self._peers) >= MAX_PEERS):
+            connection.close(CLOSE_BUSY, "no more peers are taken here")
+            return
+        self._peer(bytes(connection.remote_id)).attach(connection)
+
+    def on_message(self, peer: Peer, topic: bytes, message: Message) -> None:
+        joined = self._topics.get(topic)
+        if joined is None:
+            return  # as iroh does; whoever joins too early asks again
+        now = _now()
+        peer.active_at = now
+        joined.core.receive(bytes(peer.id), message, now)
+        self._drain(joined)
+
+    def on_lost(self, peer: Peer, *, alive: bool) -> None:
+        now = _now()
+        for topic in list(self._topics.values()):
+            topic.core.peer_disconnected(bytes(peer.id), now, alive=alive)
+            self._drain(topic)
+
+    def _peer(self, id: bytes) -> Peer:
+        peer = self._peers.get(id)
+        if peer is None:
+            key = EndpointId(id)
+            peer = self._peers[id] = Peer(key, self, self._dialer(key), self._rng)
+        return peer
+
+    def _dialer(self, id: EndpointId) -> Callable[[], Awaitable[Connection]]:
+        return lambda: self._endpoint.connect(id, ALPN, timeout=DIAL_TIMEOUT)
+
+    # What the cores want done
+
+    def _drain(self, topic: JoinedTopic) -> None:
+        for output in topic.core.poll():
+            match output:
+                case Send(peer, message):
+                    self._send(topic.id, peer, message)
+                case Deliver(peer, content, round):
+                    topic.emit(Received(content, EndpointId(peer), round))
+                case Up(peer):
+                    topic.has_neighbors.set()
+                    topic.emit(NeighborUp(EndpointId(peer)))
+                case Down(peer):
+                    if not topic.core.neighbors:
+                        topic.has_neighbors.clear()
+                    topic.emit(NeighborDown(EndpointId(peer)))
+                case Learned(peer, data):
+                    self._learn(peer, data)
+        deadline = topic.core.next_deadline()
+        if topic.wake is not None:
+            if topic.wake.when() == deadline and not topic.wake.cancelled():
+                return
+            topic.wake.cancel()
+            topic.wake = None
+        if deadline is not None:
+            topic.wake = asyncio.get_running_loop().call_at(deadline, self._on_timer, topic)
+
+    def _on_timer(self, topic: JoinedTopic) -> None:
+        topic.wake = None
+        topic.core.handle_timer(_now())
+        self._drain(topic)
+
+    def _send(self, topic: bytes, id: bytes, message: Message) -> None:
+        known = self._peers.get(id)
+        if isinstance(message, Disconnect) and (known is None or not known.connected):
+            return  # nobody there to take leave of
+        if self._encoded[0] is not message:
+            self._encoded = (message, frame(encode(message)))
+        framed = self._encoded[1]
+        if len(framed) - 4 >= MAX_MESSAGE:
+            # Only a payload at the limit can get here, with its hop count grown by a byte: an iroh reader refuses it.
+            logger.debug("a message of %d bytes is not passed on", len(framed))
+            return
+        (known or self._peer(id)).send(Outbound(topic, message, framed))
+
+    def _learn(self, peer: bytes, data: bytes) -> None:
+        with suppress(DecodeError):
+            self._endpoint.lookup.add(decode_addresses(peer, data))
+
+    # The sweep
+
+    async def _sweep(self) -> None:
+        count = 0
+        while True:
+            await asyncio.sleep(SWEEP)
+            count += 1
+            if count % ADDRESS_SWEEPS == 0:
+                self._refresh_addresses()
+            now = _now()
+            unused = []
+            for id, peer in list(self._peers.items()):
+                peer.check(now)
+                wanted = any(topic.core.wants(id) for topic in self._topics.values())
+                if peer.forgettable:
+                    self._forget(id)
+                elif not wanted and peer.connected and now - peer.active_at > LINGER:
+                    unused.append(peer)
+            await asyncio.gather(*(peer.retire() for peer in unused))
+
+    def _forget(self, id: bytes) -> None:
+        self._dropped += self._peers.pop(id).queue.dropped
+
+    def _refresh_addresses(self) -> None:
+        data = encode_addresses(self._endpoint.addr())
+        if data != self._data:
+            self._data = data
+            for topic in self._topics.values():
+                topic.core.set_data(data)
+
+    async def aclose(self) -> None:
+        """Leave every topic, tell the neighbours, close every connection, end every task."""
+        if self.closed:
+            return
+        self.closed = True
+        for topic in list(self._topics.values()):
+            for subscription in topic.subscriptions:
+                subscription.close()
+            topic.subscriptions.clear()
+            self._leave(topic)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await asyncio.gather(*(peer.aclose() for peer in self._peers.values()))
+        self._peers.clear()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

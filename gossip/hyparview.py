@@ -1,0 +1,406 @@
+"""HyParView: who is my neighbour (Leitao, Pereira, Rodrigues, DSN 2007; ``reference/iroh-protocols.md`` 1.4).
+
+A node keeps a small *active view*, its neighbours, meant to be symmetric, and a larger *passive view* of candidates
+that replace lost neighbours and are refreshed by shuffles along random walks.
+
+Invariants: a node is never in its own views; active and passive are disjoint and within their capacities; a peer that
+is asked to be a neighbour (*pending*) holds a slot until it answers, refuses, is lost, or its time is up; addresses
+are kept only for peers in a view or pending.
+
+Where this differs from iroh's 0.101, on the same wire:
+
+- A Neighbor that answers our Join reply or our late request is *expected* for a while and then forgotten; iroh keeps
+  such peers pending for ever and stops looking for neighbours too early.
+- All free slots are asked for at once. Who refuses is not asked again before the next shuffle.
+- Join is repeated until it is answered, and a node that lost everybody joins its contacts again.
+- A hop count from the wire is cut to our own walk lengths: nobody can make a message walk for ever.
+
+Views are dicts, whose order is that of insertion: a run with the same seed and messages is the same run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from .config import MembershipConfig
+from .messages import (
+    Disconnect,
+    ForwardJoin,
+    Join,
+    MembershipMessage,
+    Neighbor,
+    PeerInfo,
+    Priority,
+    Shuffle,
+    ShuffleReply,
+)
+from .outputs import Down, Learned, Output, Send, Up
+from .timers import Timers
+
+__all__ = ["HyParView"]
+
+MAX_DATA = 1024  # bytes of PeerData that we keep of one peer: a relay and dozens of addresses
+MAX_PENDING = 30  # peers asked at once: a liar who forwards invented joins makes us dial no more than these
+MAX_EXPECTED = 128  # answers awaited before old ones are swept out
+DATA_BUDGET = 3000  # bytes of PeerData in one Shuffle: with its ids it must fit a frame
+
+
+@dataclass(slots=True)
+class _Contact:
+    """A peer to join through. ``asking``: a Join is out or about to be; ``attempts`` were made since it began."""
+
+    asking: bool = False
+    attempts: int = 0
+
+
+class HyParView:
+    __slots__ = (
+        "_asked",
+        "_config",
+        "_contacts",
+        "_declined",
+        "_expected",
+        "_me",
+        "_out",
+        "_peer_data",
+        "_pending",
+        "_rng",
+        "_shuffling",
+        "_timers",
+        "active",
+        "data",
+        "passive",
+    )
+
+    def __init__(self, me: bytes, config: MembershipConfig, rng: Random, timers: Timers, out: list[Output]) -> None:
+        self._me = me
+        self._config = config
+        self._rng = rng
+        self._timers = timers
+        self._out = out
+        self.data = b""
+        """What we say of our own addresses; set it whenever they change."""
+        self.active: dict[bytes, None] = {}
+        self.passive: dict[bytes, None] = {}
+        self._pending: dict[bytes, int] = {}  # -> number of the request, so that an old timer does not end a new one
+        self._asked = 0
+        self._expected: dict[bytes, float] = {}  # -> until when a Neighbor from it is an answer
+        self._declined: dict[bytes, None] = {}
+        self._contacts: dict[bytes, _Contact] = {}
+        self._peer_data: dict[bytes, bytes] = {}
+        self._shuffling = False
+
+    def wants(self, peer: bytes) -> bool:
+        """Whether a connection to ``peer`` is of use: a neighbour, or one that we wait for."""
+        contact = self._contacts.get(peer)
+        return peer in self.active or peer in self._pending or (contact is not None and contact.asking)
+
+    # The application's side
+
+    def join(self, peer: bytes, now: float) -> None:
+        """Enter the swarm through ``peer``, asking again until it answers. Nothing happens for a neighbour."""
+        if peer == self._me or peer in self.active:
+            return
+        self._contacts.pop(peer, None)
+        while len(self._contacts) >= self._config.max_contacts:
+            del self._contacts[next(iter(self._contacts))]
+        contact = self._contacts[peer] = _Contact(asking=True)  # a new one: an earlier timer finds it is not its own
+        self._ask(now, peer, contact)
+
+    def leave(self) -> None:
+        """Tell everybody who knows us here, and forget all."""
+        for peer in list(self.active):
+            del self.active[peer]
+            self._part(peer, alive=False)
+            self._out.append(Down(peer))
+        for peer in self._pending:
+            self._out.append(Send(peer, Disconnect(alive=False)))
+        for peer, contact in self._contacts.items():
+            if contact.asking and peer not in self._pending:
+                self._out.append(Send(peer, Disconnect(alive=False)))
+        for table in (self.passive, self._pending, self._expected, self._declined, self._contacts, self._peer_data):
+            table.clear()
+
+    # The network's side
+
+    def receive(self, peer: bytes, message: MembershipMessage, now: float) -> None:
+        match message:
+            case Join(data):
+                self._on_join(peer, data, now)
+            case ForwardJoin():
+                self._on_forward_join(peer, message, now)
+            case Neighbor(priority, data):
+                self._on_neighbor(peer, priority, data, now)
+            case Shuffle():
+                self._on_shuffle(peer, message)
+            case ShuffleReply(nodes):
+                self._note(nodes)
+                self._refill(now)
+            case Disconnect(alive):
+                self._on_disconnect(peer, alive, now)
+
+    def peer_disconnected(self, peer: bytes, alive: bool, now: float) -> None:
+        """The last connection to ``peer`` ended, or it could not be dialled.
+
+        ``alive``: the connection ended in good order, so the peer may be asked again.
+        """
+        self._expected.pop(peer, None)
+        was_pending = self._pending.pop(peer, None) is not None
+        was_active = self._drop_active(peer)
+        if alive and was_active:
+            self._add_passive(peer)
+        elif was_pending or not alive:
+            self.passive.pop(peer, None)
+            self._forget(peer)
+            if was_active and not self.active and not self.passive:
+                self._contacts.setdefault(peer, _Contact())  # the last one we knew is worth asking again
+        if was_active or was_pending:
+            self._refill(now, but=peer)
+
+    def _on_join(self, peer: bytes, data: bytes | None, now: float) -> None:
+        others = [other for other in self.active if other != peer]
+        self._learn(peer, data)
+        self._add_active(peer, now)
+        self._expect(peer, now)
+        self._out.append(Send(peer, Neighbor(Priority.HIGH, self.data)))
+        info = PeerInfo(peer, self._peer_data.get(peer))
+        for other in others:
+            if other in self.active:
+                self._out.append(Send(other, ForwardJoin(info, self._config.active_walk)))
+
+    def _on_forward_join(self, sender: bytes, message: ForwardJoin, now: float) -> None:
+        joiner, ttl = message.peer.id, min(message.ttl, self._config.active_walk)
+        if joiner == self._me:
+            return
+        if joiner in self.active:
+            # It may have forgotten us: both sides settle it with one more handshake.
+            self._learn(joiner, message.peer.data)
+            self._expect(joiner, now)
+            self._out.append(Send(joiner, Neighbor(Priority.HIGH, self.data)))
+            return
+        if ttl == 0 or len(self.active) <= 1:
+            # Unlike in the paper the joiner gets its slot when it answers: who cannot be reached never holds one.
+            if len(self._pending) < MAX_PENDING:
+                self._request(joiner, Priority.HIGH, now)
+                self._learn(joiner, message.peer.data)
+            return
+        if ttl == self._config.passive_walk:
+            self._add_passive(joiner)
+            self._learn(joiner, message.peer.data)
+        if joiner not in self._pending:
+            target = self._pick([peer for peer in self.active if peer != sender])
+            if target is not None:
+                self._out.append(Send(target, ForwardJoin(message.peer, ttl - 1)))
+
+    def _on_neighbor(self, peer: bytes, priority: Priority, data: bytes | None, now: float) -> None:
+        in_time = self._expected.pop(peer, 0.0) > now
+        answer = self._pending.pop(peer, None) is not None or in_time
+        contact = self._contacts.get(peer)
+        if contact is not None:
+            contact.asking = False
+        self._learn(peer, data)
+        if peer in self.active:
+            if not answer:
+                # Expecting one more here is what ends two nodes answering each other for ever.
+                self._expect(peer, now)
+                self._out.append(Send(peer, Neighbor(priority, self.data)))
+        elif priority is Priority.HIGH or len(self.active) < self._config.active_capacity:
+            self._add_active(peer, now)
+            if not answer:
+                self._out.append(Send(peer, Neighbor(priority, self.data)))
+        else:
+            self._part(peer, alive=True)
+            self._add_passive(peer)
+            self._forget(peer)
+
+    def _on_shuffle(self, sender: bytes, message: Shuffle) -> None:
+        if message.origin == self._me:
+            return
+        ttl = min(message.ttl, self._config.shuffle_walk)
+        if ttl > 0 and len(self.active) > 1:
+            target = self._pick([peer for peer in self.active if peer not in (message.origin, sender)])
+            if target is not None:
+                self._out.append(Send(target, Shuffle(message.origin, message.nodes, ttl - 1)))
+                return
+        most = 1 + self._config.shuffle_active + self._config.shuffle_passive
+        sample = self._sample(min(len(message.nodes), most), but=message.origin)
+        self._note(message.nodes)
+        self._out.append(Send(message.origin, ShuffleReply(self._infos(sample))))
+
+    def _on_disconnect(self, peer: bytes, alive: bool, now: float) -> None:
+        self._expected.pop(peer, None)
+        was_pending = self._pending.pop(peer, None) is not None
+        was_active = self._drop_active(peer)
+        if not alive:
+            self.passive.pop(peer, None)
+        elif was_active or was_pending:
+            self._add_passive(peer)
+            if was_pending:
+                self._declined[peer] = None
+        self._forget(peer)
+        if was_active or was_pending:
+            self._refill(now, but=peer)
+
+    # Joining
+
+    def _ask(self, now: float, peer: bytes, contact: _Contact) -> None:
+        """Send Join, and look again later. Also the timer's action."""
+        if not contact.asking or self._contacts.get(peer) is not contact:
+            return
+        config = self._config
+        if peer in self.active or (self.active and contact.attempts >= config.join_attempts):
+            contact.asking = False
+            return
+        wait = min(config.join_retry * 2 ** min(contact.attempts, 16), config.join_retry_max)
+        contact.attempts += 1
+        self._out.append(Send(peer, Join(self.data)))
+        self._timers.arm(now + wait * self._rng.uniform(0.8, 1.2), self._ask, peer, contact)
+
+    def _rejoin(self, now: float) -> None:
+        """Nobody is left: begin again with every contact."""
+        for peer, contact in self._contacts.items():
+            if not contact.asking:
+                contact.asking, contact.attempts = True, 0
+                self._timers.arm(now + self._config.join_retry * self._rng.random(), self._ask, peer, contact)
+
+    # The active view
+
+    def _add_active(self, peer: bytes, now: float) -> None:
+        if peer in self.active:
+            return
+        if len(self.active) >= self._config.active_capacity:
+            evicted = self._pick(list(self.active))
+            assert evicted is not None
+            self._drop_active(evicted)
+            self._part(evicted, alive=True)
+            self._add_passive(evicted)
+        self.passive.pop(peer, None)
+        self._declined.pop(peer, None)
+        self._pending.pop(peer, None)
+        self.active[peer] = None
+        contact = self._contacts.get(peer)
+        if contact is not None:
+            contact.asking = False
+        self._out.append(Up(peer))
+        if not self._shuffling:
+            self._shuffling = True
+            self._timers.arm(now + self._config.shuffle_interval * self._rng.uniform(0.5, 1.0), self._shuffle)
+
+    def _drop_active(self, peer: bytes) -> bool:
+        if peer not in self.active:
+            return False
+        del self.active[peer]
+        self._expected.pop(peer, None)
+        self._out.append(Down(peer))
+        return True
+
+    def _part(self, peer: bytes, *, alive: bool) -> None:
+        """Refuse or evict ``peer``, with enough candidates that it is not stranded."""
+        sample = self._sample(self._config.shuffle_active + self._config.shuffle_passive, but=peer)
+        self._out.append(Send(peer, ShuffleReply(self._infos(sample))))
+        self._out.append(Send(peer, Disconnect(alive)))
+
+    def _request(self, peer: bytes, priority: Priority, now: float) -> None:
+        self._asked += 1
+        self._pending[peer] = self._asked
+        self._expect(peer, now)
+        self._out.append(Send(peer, Neighbor(priority, self.data)))
+        self._timers.arm(now + self._config.request_timeout, self._request_expired, peer, self._asked)
+
+    def _expect(self, peer: bytes, now: float) -> None:
+        """Read the next Neighbor from ``peer`` as an answer, if it comes in time."""
+        if len(self._expected) >= MAX_EXPECTED:
+            self._expected = {peer: until for peer, until in self._expected.items() if until > now}
+        self._expected[peer] = now + self._config.handshake_memory
+
+    def _request_expired(self, now: float, peer: bytes, asked: int) -> None:
+        if self._pending.get(peer) == asked:
+            del self._pending[peer]
+            self.passive.pop(peer, None)
+            self._forget(peer)
+            self._refill(now)
+
+    def _refill(self, now: float, but: bytes | None = None) -> None:
+        """Ask a candidate for every slot that is neither filled nor asked for."""
+        free = self._config.active_capacity - len(self.active) - len(self._pending)
+        if free > 0 and (len(self._declined) < self._config.passive_capacity or not self.active):
+            candidates = [
+                peer
+                for peer in self.passive
+                if peer != but and peer not in self._pending and peer not in self._declined
+            ]
+            if not candidates and not self.active and not self._pending:
+                # A refusal was for want of a slot; High, which a lonely node asks with, is always accepted.
+                candidates = list(self.passive)
+            priority = Priority.LOW if self.active else Priority.HIGH
+            for peer in self._rng.sample(candidates, min(free, len(candidates))):
+                self._request(peer, priority, now)
+        if not self.active and not self._pending:
+            self._rejoin(now)
+
+    # The passive view
+
+    def _shuffle(self, now: float) -> None:
+        self._declined.clear()
+        target = self._pick(list(self.active))
+        if target is None:
+            self._shuffling = False
+            return
+        config = self._config
+        sample = self._take(self.active, config.shuffle_active) + self._take(self.passive, config.shuffle_passive)
+        nodes = (*self._infos(sample), PeerInfo(self._me, self.data))
+        self._out.append(Send(target, Shuffle(self._me, nodes, config.shuffle_walk)))
+        self._refill(now)
+        self._timers.arm(now + config.shuffle_interval, self._shuffle)
+
+    def _add_passive(self, peer: bytes) -> bool:
+        """Whether ``peer`` is in the passive view now; the oldest knowledge that chance picks makes room."""
+        if peer == self._me or peer in self.active:
+            return False
+        if peer not in self.passive:
+            if len(self.passive) >= self._config.passive_capacity:
+                victim = self._pick(list(self.passive))
+                assert victim is not None
+                del self.passive[victim]
+                self._forget(victim)
+            self.passive[peer] = None
+        return True
+
+    def _note(self, nodes: tuple[PeerInfo, ...]) -> None:
+        for node in nodes[: self._config.passive_capacity]:
+            if self._add_passive(node.id):
+                self._learn(node.id, node.data)
+
+    def _learn(self, peer: bytes, data: bytes | None) -> None:
+        if data and len(data) <= MAX_DATA and self._peer_data.get(peer) != data:
+            self._peer_data[peer] = data
+            self._out.append(Learned(peer, data))
+
+    def _forget(self, peer: bytes) -> None:
+        """Drop what is known of a peer that is in no view any more."""
+        if peer not in self.active and peer not in self.passive and peer not in self._pending:
+            self._peer_data.pop(peer, None)
+
+    # Chance
+
+    def _pick(self, peers: list[bytes]) -> bytes | None:
+        return peers[int(self._rng.random() * len(peers))] if peers else None
+
+    def _take(self, view: dict[bytes, None], count: int, but: bytes | None = None) -> list[bytes]:
+        peers = [peer for peer in view if peer != but]
+        return self._rng.sample(peers, min(count, len(peers)))
+
+    def _sample(self, count: int, but: bytes | None = None) -> list[bytes]:
+        """``count`` known peers, of the passive view first."""
+        peers = self._take(self.passive, count, but)
+        return peers + self._take(self.active, count - len(peers), but)
+
+    def _infos(self, peers: list[bytes]) -> tuple[PeerInfo, ...]:
+        infos, budget = [], DATA_BUDGET
+        for peer in peers:
+            data = self._peer_data.get(peer)
+            if data is not None:
+                budget -= len(data)
+            infos.append(PeerInfo(peer, data if budget >= 0 else None))
+        return tuple(infos)

@@ -1,0 +1,150 @@
+"""One connection to a peer: topic streams in, topic streams out (``reference/iroh-protocols.md`` 1.1).
+
+Each topic has one unidirectional stream in each direction, opened by its first message; its first frame is the topic
+id. A stream is read in a task of its own, so that one that stays silent delays nobody. Bytes that are not the
+protocol close the connection (and nothing more): stopping only the stream would leave an iroh peer waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from ..transport import Connection, RecvStream, SendStream, frame, read_frame
+from ..transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
+from .codec import MAX_MESSAGE, decode
+from .messages import Message
+from .outbound import Outbound, ends_stream
+
+__all__ = ["Link"]
+
+logger = logging.getLogger(__name__)
+
+TOPIC_SIZE = 32
+HEADER_TIMEOUT = 10.0  # seconds from the opening of a stream to its topic
+WRITE_TIMEOUT = 10.0  # seconds that a peer may keep a batch waiting before it counts as gone
+MAX_STREAMS = 512  # open topic streams from one peer
+RATE = 20_000.0  # messages a second read from one connection: several times what a swarm of ours carries
+RATE_BURST = 20_000.0
+YIELD_EVERY = 32  # messages handled before other tasks get a turn
+
+CLOSE_DONE = 0
+CLOSE_MALFORMED = 1
+CLOSE_STALLED = 2
+CLOSE_BUSY = 3
+CLOSE_FAULT = 4
+
+
+class Link:
+    """``on_message(topic, message)`` is called for whatever arrives, in order within a topic."""
+
+    def __init__(self, connection: Connection, on_message: Callable[[bytes, Message], None]) -> None:
+        self.connection = connection
+        self.opened_at = asyncio.get_running_loop().time()
+        self._on_message = on_message
+        self._streams: dict[bytes, SendStream] = {}
+        self._reading = 0
+        self._tokens = RATE_BURST
+        self._refilled_at = self.opened_at
+
+    # Out
+
+    async def write(self, batch: Sequence[Outbound]) -> None:
+        """Send ``batch``. Returns early where the connection ends; a peer that does not read is disconnected."""
+        frames: dict[bytes, list[bytes]] = {}
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                for item in batch:
+                    frames.setdefault(item.topic, []).append(item.frame)
+                    if ends_stream(item.message):
+                        await self._write(item.topic, frames.pop(item.topic))
+                        await self._finish(item.topic)
+                for topic, parts in frames.items():
+                    await self._write(topic, parts)
+        except TimeoutError:
+            logger.info("%r does not read its messages: disconnected", self.connection)
+            self.connection.close(CLOSE_STALLED, "messages are not read")
+        except ConnectionClosed:
+            pass
+
+    async def _write(self, topic: bytes, parts: list[bytes]) -> None:
+        stream = self._streams.get(topic)
+        if stream is None:
+            stream = self._streams[topic] = await self.connection.open_uni()
+            parts = [frame(topic), *parts]
+        try:
+            await stream.write(b"".join(parts))
+        except StreamStopped:
+            # Not a protocol of ours, but harmless: the next message opens a new stream.
+            del self._streams[topic]
+
+    async def _finish(self, topic: bytes) -> None:
+        stream = self._streams.pop(topic, None)
+        if stream is not None:
+            try:
+                await stream.finish()
+            except StreamStopped:
+                pass
+
+    async def finish(self) -> None:
+        """End the streams that we send on. Returns once the peer has everything, or cannot get it any more."""
+        streams = list(self._streams.values())
+        self._streams.clear()
+        for stream in streams:
+            try:
+                await stream.finish()
+                await stream.stopped()
+            except (StreamStopped, ConnectionClosed):
+                pass
+
+    # In
+
+    async def receive(self) -> ConnectionClosed:
+        """Read until the connection ends, and everything that arrived before; returns why it ended."""
+        async with asyncio.TaskGroup() as readers:
+            while True:
+                try:
+                    stream = await self.connection.accept_uni()
+                except ConnectionClosed:
+                    break
+                if self._reading >= MAX_STREAMS:
+                    self._refuse(f"more than {MAX_STREAMS} streams")
+                    continue
+                self._reading += 1
+                readers.create_task(self._read(stream))
+        return ended
+
+    async def _read(self, stream: RecvStream) -> None:
+        try:
+            async with asyncio.timeout(HEADER_TIMEOUT):
+                topic = await read_frame(stream, TOPIC_SIZE)
+            if topic is None:
+                return
+            if len(topic) != TOPIC_SIZE:
+                raise DecodeError(f"a topic is {TOPIC_SIZE} bytes, not {len(topic)}")
+            count = 0
+            while (payload := await read_frame(stream, MAX_MESSAGE)) is not None:
+                self._on_message(topic, decode(payload))
+                count += 1
+                if count % YIELD_EVERY == 0:
+                    await asyncio.sleep(self._throttle(YIELD_EVERY))
+        except TimeoutError:
+            self._refuse("a stream without a topic")
+        except DecodeError as error:
+            self._refuse(str(error))
+        except (StreamReset, ConnectionClosed):
+            pass
+        finally:
+            self._reading -= 1
+
+    def _throttle(self, count: int) -> float:
+        """Seconds to wait after ``count`` messages. Flow control then slows the peer down."""
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(RATE_BURST, self._tokens + (now - self._refilled_at) * RATE) - count
+        self._refilled_at = now
+        return max(0.0, -self._tokens / RATE)
+
+    def _refuse(self, why: str) -> None:
+        logger.info("%r: %s: disconnected", self.connection, why)
+        self.connection.close(CLOSE_MALFORMED, why)

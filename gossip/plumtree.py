@@ -1,0 +1,269 @@
+"""Plumtree: payloads along a tree, announcements along the rest (Leitao, Pereira, Rodrigues, SRDS 2007;
+``reference/iroh-protocols.md`` 1.5).
+
+Each neighbour is *eager*, and is pushed every payload, or *lazy*, and is told only that we have it (IHave). A second
+copy makes its sender lazy (Prune); a payload that was announced and does not come is fetched from its announcer, who
+becomes eager (Graft). So the eager links settle into a tree, which the lazy ones repair.
+
+Invariants: eager and lazy are disjoint, and together are the neighbours that the membership named; no other peer
+gets into them, whatever it sends. Each table is bounded (`BroadcastConfig`). Ids are recomputed, never believed.
+
+A copy is known by its content alone: an identical payload within ``id_retention`` is no new message.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from .config import BroadcastConfig
+from .messages import BroadcastMessage, Graft, IHave, Payload, Prune
+from .outputs import Deliver, Output, Send
+from .timers import Timers
+
+__all__ = ["Plumtree"]
+
+MAX_ROUND = 0xFFFF
+
+
+@dataclass(slots=True)
+class _Kept:
+    payload: Payload
+    until: float
+
+
+class Plumtree:
+    __slots__ = (
+        "_announcing",
+        "_config",
+        "_evicting",
+        "_kept",
+        "_kept_bytes",
+        "_missing",
+        "_missing_by_peer",
+        "_out",
+        "_received",
+        "_timers",
+        "_unsent",
+        "eager",
+        "lazy",
+    )
+
+    def __init__(self, config: BroadcastConfig, timers: Timers, out: list[Output]) -> None:
+        self._config = config
+        self._timers = timers
+        self._out = out
+        self.eager: dict[bytes, None] = {}
+        self.lazy: dict[bytes, float] = {}  # -> when it was last sent a Prune
+        # Both in order of arrival, which is the order in which they expire.
+        self._received: OrderedDict[bytes, float] = OrderedDict()  # id -> until when it is known
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._missing: dict[bytes, list[tuple[bytes, int]]] = {}  # id -> (announcer, round), first come first
+        self._missing_by_peer: dict[bytes, int] = {}
+        self._unsent: dict[bytes, list[tuple[bytes, int]]] = {}  # lazy peer -> announcements gathered for it
+        self._announcing = False
+        self._evicting = False
+
+    # The membership's side
+
+    def neighbor_up(self, peer: bytes) -> None:
+        self.lazy.pop(peer, None)
+        self.eager[peer] = None
+
+    def neighbor_down(self, peer: bytes) -> None:
+        self.eager.pop(peer, None)
+        self.lazy.pop(peer, None)
+        self._unsent.pop(peer, None)
+        if self._missing_by_peer.pop(peer, 0):
+            # An id whose announcers are all gone stays, empty, until its timer ends it.
+            for announcers in self._missing.values():
+                announcers[:] = [entry for entry in announcers if entry[0] != peer]
+
+    # The application's side
+
+    def broadcast(self, content: bytes, now: float) -> bool:
+        """To the whole swarm. False: the same content passed here lately, and the swarm would swallow it."""
+        id = blake3(content).digest()
+        if id in self._received:
+            return False
+        payload = Payload(id, content, 0)
+        self._store(payload, now)
+        self._forward(payload, None, now)
+        return True
+
+    def broadcast_neighbors(self, content: bytes) -> None:
+        """To every neighbour, eager or lazy, and no further."""
+        payload = Payload(blake3(content).digest(), content, None)
+        for peer in (*self.eager, *self.lazy):
+            self._out.append(Send(peer, payload))
+
+    # The network's side
+
+    def receive(self, peer: bytes, message: BroadcastMessage, now: float) -> None:
+        match message:
+            case Payload():
+                self._on_payload(peer, message, now)
+            case IHave(announced):
+                self._on_ihave(peer, announced, now)
+            case Graft(id, _):
+                self._make_eager(peer)
+                kept = self._kept.get(id) if id is not None else None
+                if kept is not None:
+                    self._out.append(Send(peer, kept.payload))
+            case Prune():
+                self._make_lazy(peer, now)
+
+    def _on_payload(self, peer: bytes, message: Payload, now: float) -> None:
+        if blake3(message.content).digest() != message.id:
+            return
+        if message.id in self._received:
+            self._prune(peer, now)
+            return
+        if message.round is None:
+            self._out.append(Deliver(peer, message.content, None))
+            return
+        onward = Payload(message.id, message.content, min(message.round + 1, MAX_ROUND))
+        self._store(onward, now)
+        announcers = self._pop_missing(message.id)
+        self._forward(onward, peer, now)
+        if announcers:
+            self._optimize(peer, message.round, announcers, now)
+        self._out.append(Deliver(peer, message.content, message.round))
+
+    def _optimize(self, sender: bytes, round: int, announcers: list[tuple[bytes, int]], now: float) -> None:
+        """Swap the link to ``sender`` for one that announced the payload in far fewer hops."""
+        better, announced_round = min(announcers, key=lambda entry: entry[1])
+        if round - announced_round < self._config.optimization_threshold or better == sender:
+            return
+        if better in self.lazy:
+            self._make_eager(better)
+            self._out.append(Send(better, Graft(None, announced_round)))
+        if better in self.eager:
+            self._prune(sender, now)
+
+    def _on_ihave(self, peer: bytes, announced: tuple[tuple[bytes, int], ...], now: float) -> None:
+        config = self._config
+        count = self._missing_by_peer.get(peer, 0)
+        for id, round in announced:
+            if id in self._received:
+                continue
+            if count >= config.max_missing_per_peer:
+                break
+            announcers = self._missing.get(id)
+            if announcers is None:
+                if len(self._missing) >= config.max_missing:
+                    break
+                self._missing[id] = announcers = []
+                self._timers.arm(now + config.graft_timeout, self._graft, id, announcers)
+            elif any(entry[0] == peer for entry in announcers):
+                continue
+            announcers.append((peer, round))
+            count += 1
+        if count:
+            self._missing_by_peer[peer] = count
+
+    def _graft(self, now: float, id: bytes, announcers: list[tuple[bytes, int]]) -> None:
+        """The payload did not come: fetch it from the next announcer. The timer's action.
+
+        ``announcers`` is the very list in the table: another list there belongs to a later announcement and timer.
+        """
+        if self._missing.get(id) is not announcers:
+            return
+        if not announcers:
+            del self._missing[id]
+            return
+        peer, round = announcers.pop(0)
+        self._count_down(peer)
+        self._make_eager(peer)
+        self._out.append(Send(peer, Graft(id, round)))
+        self._timers.arm(now + self._config.graft_retry, self._graft, id, announcers)
+
+    # Sending
+
+    def _forward(self, payload: Payload, sender: bytes | None, now: float) -> None:
+        for peer in self.eager:
+            if peer != sender:
+                self._out.append(Send(peer, payload))
+        assert payload.round is not None
+        entry = (payload.id, payload.round)
+        for peer in self.lazy:
+            if peer != sender:
+                self._unsent.setdefault(peer, []).append(entry)
+        if self._unsent and not self._announcing:
+            self._announcing = True
+            self._timers.arm(now + self._config.dispatch_delay, self._announce)
+
+    def _announce(self, _now: float) -> None:
+        self._announcing = False
+        size = self._config.max_announced
+        for peer, entries in self._unsent.items():
+            for start in range(0, len(entries), size):
+                self._out.append(Send(peer, IHave(tuple(entries[start : start + size]))))
+        self._unsent.clear()
+
+    # The tree
+
+    def _make_eager(self, peer: bytes) -> None:
+        if self.lazy.pop(peer, None) is not None:
+            self.eager[peer] = None
+
+    def _make_lazy(self, peer: bytes, now: float) -> None:
+        if peer in self.eager:
+            del self.eager[peer]
+            self.lazy[peer] = now
+
+    def _prune(self, peer: bytes, now: float) -> None:
+        """Ask ``peer`` for announcements instead, once for all the copies that are on their way."""
+        pruned = self.lazy.get(peer)
+        if pruned is None or now - pruned >= self._config.prune_interval:
+            self._make_lazy(peer, now)
+            if pruned is not None:
+                self.lazy[peer] = now
+            self._out.append(Send(peer, Prune()))
+
+    # The tables
+
+    def _store(self, payload: Payload, now: float) -> None:
+        config = self._config
+        self._received[payload.id] = now + config.id_retention
+        if len(self._received) > config.max_ids:
+            self._received.popitem(last=False)
+        again = self._kept.pop(payload.id, None)  # where the id was forgotten early, for want of room
+        self._kept_bytes -= len(again.payload.content) if again is not None else 0
+        self._kept[payload.id] = _Kept(payload, now + config.payload_retention)
+        self._kept_bytes += len(payload.content)
+        while self._kept_bytes > config.max_payload_bytes:
+            self._drop_oldest_payload()
+        if not self._evicting:
+            self._evicting = True
+            self._timers.arm(now + config.evict_interval, self._evict)
+
+    def _drop_oldest_payload(self) -> None:
+        _, kept = self._kept.popitem(last=False)
+        self._kept_bytes -= len(kept.payload.content)
+
+    def _evict(self, now: float) -> None:
+        while self._kept and next(iter(self._kept.values())).until <= now:
+            self._drop_oldest_payload()
+        while self._received and next(iter(self._received.values())) <= now:
+            self._received.popitem(last=False)
+        self._evicting = bool(self._received)
+        if self._evicting:
+            self._timers.arm(now + self._config.evict_interval, self._evict)
+
+    def _pop_missing(self, id: bytes) -> list[tuple[bytes, int]] | None:
+        announcers = self._missing.pop(id, None)
+        if announcers:
+            for peer, _ in announcers:
+                self._count_down(peer)
+        return announcers
+
+    def _count_down(self, peer: bytes) -> None:
+        left = self._missing_by_peer.get(peer, 0) - 1
+        if left > 0:
+            self._missing_by_peer[peer] = left
+        else:
+            self._missing_by_peer.pop(peer, None)
