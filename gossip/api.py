@@ -47,7 +47,8 @@ class Gossip:
 
     def __init__(self, endpoint: Endpoint, *, config: TopicConfig | None = None) -> None:
         self._endpoint = endpoint
-        self._driver = Driver(endpoint, config or TopicConfig(), Random(SystemRandom().getrandbits(128)))
+        rng = Random(SystemRandom().getrandbits(128))  # noqa: S311 - chance among peers, not a secret
+        self._driver = Driver(endpoint, config or TopicConfig(), rng)
 
     async def subscribe(
         self,

@@ -75,7 +75,8 @@ class Driver:
             self._sweeper = asyncio.create_task(self._sweep(), name="gossip sweep")
         topic = self._topics.get(id)
         if topic is None:
-            topic = JoinedTopic(id, TopicCore(self._me, self._config, Random(self._rng.getrandbits(64))))
+            rng = Random(self._rng.getrandbits(64))  # noqa: S311 - chance among peers, not a secret
+            topic = JoinedTopic(id, TopicCore(self._me, self._config, rng))
             topic.core.set_data(self._data)
             self._topics[id] = topic
         for peer in topic.core.neighbors:

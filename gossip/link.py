@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ..transport import Connection, RecvStream, SendStream, frame, read_frame
 from ..transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
@@ -82,21 +83,17 @@ class Link:
     async def _finish(self, topic: bytes) -> None:
         stream = self._streams.pop(topic, None)
         if stream is not None:
-            try:
+            with suppress(StreamStopped):
                 await stream.finish()
-            except StreamStopped:
-                pass
 
     async def finish(self) -> None:
         """End the streams that we send on. Returns once the peer has everything, or cannot get it any more."""
         streams = list(self._streams.values())
         self._streams.clear()
         for stream in streams:
-            try:
+            with suppress(StreamStopped, ConnectionClosed):
                 await stream.finish()
                 await stream.stopped()
-            except (StreamStopped, ConnectionClosed):
-                pass
 
     # In
 
@@ -106,7 +103,8 @@ class Link:
             while True:
                 try:
                     stream = await self.connection.accept_uni()
-                except ConnectionClosed:
+                except ConnectionClosed as error:
+                    ended = error
                     break
                 if self._reading >= MAX_STREAMS:
                     self._refuse(f"more than {MAX_STREAMS} streams")

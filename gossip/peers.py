@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -237,9 +237,8 @@ class Peer:
     def _on_message(self, topic: bytes, message: Message) -> None:
         self._host.on_message(self, topic, message)
 
-    def _spawn(self, work: Awaitable[None], what: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
-        task.set_name(f"gossip {what} {self.id.short()}")
+    def _spawn(self, work: Coroutine[None, None, None], what: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"gossip {what} {self.id.short()}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
