@@ -214,7 +214,8 @@ def answer(store: RangeStore, message: Message, limits: Limits, owed: Sequence[b
     """
     reply = _Reply(store, limits)
     for id in owed:
-        reply.items(IdRange(id, id + b"\0"), lacking={}, have_local=True)
+        # Not have_local: where the peer has a newer one there, it must send that before ours overwrites it.
+        reply.items(IdRange(id, id + b"\0"), lacking={}, have_local=False)
     for part in message:
         if isinstance(part, RangeItems) and not part.have_local:
             theirs = {bytes(value.entry.id): value.entry.record.order for value in part.values}

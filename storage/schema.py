@@ -66,9 +66,10 @@ def check_file(path: Path) -> str:
         raise Damaged(f"{path} is not a database: {REMEDY}")
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise Damaged(f"{path} is the database of another program: give tidings a directory of its own")
-    # SQLite fills a last page that was cut with zeros. Beside a log that is what a crash may leave, and the log mends it.
+    # SQLite takes a last page that was cut for whole. A crash may leave one, but then the log beside it mends it.
     page_size = int.from_bytes(header[16:18], "big")
-    if page_size > 1 and path.stat().st_size % page_size and not path.with_name(path.name + "-wal").exists():
+    log = path.with_name(path.name + "-wal")
+    if page_size > 1 and path.stat().st_size % page_size and not (log.exists() and log.stat().st_size):
         raise Damaged(f"{path} was cut off within its last page: {REMEDY}")
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         try:
