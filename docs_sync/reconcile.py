@@ -26,7 +26,6 @@ from .entry import EMPTY_HASH, SignedEntry
 from .errors import InvalidEntry, OutsideRange
 from .put import EntryStore, put
 from .ranges import IdRange
-from .validity import judge_all
 
 __all__ = [
     "ContentStatus",
@@ -42,6 +41,7 @@ __all__ = [
     "Tally",
     "Value",
     "answer",
+    "entries_of",
     "initial_message",
     "screen",
     "take_values",
@@ -161,21 +161,24 @@ class Screened(NamedTuple):
     """A message without the entries that nobody may accept, and what was wrong with those."""
 
     message: Message
-    received: int
     rejected: Sequence[InvalidEntry]
 
 
-def screen(message: Message, namespace: bytes, now_us: int) -> Screened:
-    """Drop what is not acceptable, entry by entry. Verifies signatures: for threads."""
-    values = [value for part in message if isinstance(part, RangeItems) for value in part.values]
-    verdicts = iter(judge_all([value.entry for value in values], namespace, now_us))
+def entries_of(message: Message) -> list[SignedEntry]:
+    """All that a message carries, in its order."""
+    return [value.entry for part in message if isinstance(part, RangeItems) for value in part.values]
+
+
+def screen(message: Message, verdicts: Sequence[InvalidEntry | None]) -> Screened:
+    """Drop what is not acceptable, entry by entry. ``verdicts`` are `validity.judge_all` of `entries_of`."""
+    remaining = iter(verdicts)
     parts: list[Part] = []
     rejected: list[InvalidEntry] = []
     for part in message:
         if isinstance(part, RangeItems):
             good = []
             for value in part.values:
-                verdict = next(verdicts)
+                verdict = next(remaining)
                 if verdict is None and not part.range.contains(bytes(value.entry.id)):
                     verdict = OutsideRange("an entry lies outside of the range that it was sent for")
                 if verdict is None:
@@ -184,7 +187,7 @@ def screen(message: Message, namespace: bytes, now_us: int) -> Screened:
                     rejected.append(verdict)
             part = RangeItems(part.range, good, part.have_local)
         parts.append(part)
-    return Screened(parts, len(values), rejected)
+    return Screened(parts, rejected)
 
 
 def initial_message(store: RangeStore) -> Message:

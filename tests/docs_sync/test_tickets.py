@@ -1,0 +1,57 @@
+"""Document tickets: the upstream vector and damaged text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidings.docs_sync.capability import Capability
+from tidings.docs_sync.keys import NamespaceId, NamespaceSecret
+from tidings.docs_sync.tickets import DocTicket
+from tidings.transport.addr import EndpointAddr, IpAddr
+from tidings.transport.errors import InvalidTicket
+from tidings.transport.keys import SecretKey
+from tidings.transport.postcard import Writer
+from tidings.transport.text import decode_base32
+from tidings.transport.tickets import encode_ticket
+
+ID = bytes.fromhex("ae58ff8833241ac82d6ff7611046ed67b5072d142c588d0063e942d9a75502b6")
+NODE = EndpointAddr.of(SecretKey(b"\7" * 32).public, [IpAddr.of("127.0.0.1", 4433)])
+WRITE = DocTicket(Capability(NamespaceSecret(b"\xb2" * 32).id, NamespaceSecret(b"\xb2" * 32)), (NODE,))
+
+
+def test_the_upstream_vector() -> None:
+    from tidings.transport.keys import EndpointId
+
+    ticket = DocTicket(Capability(NamespaceId(ID)), (EndpointAddr(EndpointId(ID)),))
+    assert decode_base32(str(ticket)[3:]) == b"\0\1" + ID + b"\1" + ID + b"\0"
+    assert DocTicket.parse(str(ticket)) == ticket
+
+
+def test_a_write_ticket() -> None:
+    parsed = DocTicket.parse(str(WRITE))
+    assert parsed.nodes == WRITE.nodes
+    assert parsed.capability.secret.to_bytes() == b"\xb2" * 32
+    assert "b2b2" not in repr(parsed)
+    assert decode_base32(str(WRITE)[3:])[:3] == b"\0\0\x20"
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "doc", "blob" + str(WRITE)[3:], str(WRITE)[:-1], str(WRITE) + "a", "docaa", str(WRITE)[:60]]
+)
+def test_not_a_ticket(text: str) -> None:
+    with pytest.raises(InvalidTicket):
+        DocTicket.parse(text)
+
+
+def test_a_ticket_without_nodes() -> None:
+    with pytest.raises(InvalidTicket, match="at least one"):
+        DocTicket.parse(encode_ticket("doc", Writer().u8(1).raw(ID).varint(0)))
+
+
+@given(st.integers(3, len(str(WRITE)) - 1), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567"))
+def test_a_changed_letter_is_another_ticket_or_an_error(at: int, letter: str) -> None:
+    text = str(WRITE)[:at] + letter + str(WRITE)[at + 1 :]
+    try:
+        assert (str(DocTicket.parse(text)) == str(WRITE)) == (text == str(WRITE))
+    except InvalidTicket:
+        assert text != str(WRITE)
