@@ -38,19 +38,28 @@ def dial_order(addrs: Sequence[IpAddr]) -> list[IpAddr]:
     return [addr for addr in pairs if addr is not None][:MAX_ATTEMPTS]
 
 
-async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAddr]) -> Connection:
-    """An established connection to ``id``; raises the most telling of the attempts' errors. The caller times it."""
+async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAddr], timeout: float) -> Connection:
+    """An established connection to ``id`` within ``timeout`` seconds; raises the most telling error of all attempts."""
     order = dial_order(addrs)
     attempts: list[asyncio.Task[Connection]] = []
     try:
-        for addr in order:
-            attempts.append(asyncio.create_task(_attempt(driver, id, alpn, addr), name=f"dial {id.short()} at {addr}"))
-            last = len(attempts) == len(order)
-            if (winner := await _first_success(attempts, None if last else ATTEMPT_DELAY)) is not None:
-                return winner.result()
-        raise min((error for task in attempts if (error := task.exception()) is not None), key=_telling)
+        async with asyncio.timeout(timeout):
+            for addr in order:
+                name = f"dial {id.short()} at {addr}"
+                attempts.append(asyncio.create_task(_attempt(driver, id, alpn, addr), name=name))
+                last = len(attempts) == len(order)
+                if (winner := await _first_success(attempts, None if last else ATTEMPT_DELAY)) is not None:
+                    return winner.result()
+    except TimeoutError:
+        pass  # what failed before may still say more than the silence of the rest
     finally:
+        failed = [error for task in attempts if task.done() and (error := task.exception()) is not None]
         await _drop_losers(attempts)
+    silent = len(attempts) - len(failed)
+    if silent:
+        places = ", ".join(map(str, order))
+        failed.append(Unreachable(f"{id.short()} did not answer within {timeout:g} s at {places}"))
+    raise min(failed, key=_telling)
 
 
 async def _first_success(

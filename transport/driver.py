@@ -69,8 +69,6 @@ class Driver:
         self._retry = QuicRetryTokenHandler()
         self._reset_key = blake3(secret.to_bytes(), derive_key_context="tidings 2026-11 stateless reset").digest()
         self._reset_sent_at = 0.0
-        self._idle = asyncio.Event()
-        self._idle.set()
         for socket in sockets:
             self._loop.add_reader(socket.fileno(), self._on_readable, socket)
 
@@ -112,7 +110,6 @@ class Driver:
         self._cids[connection] = set()
         self._own(connection, engine.host_cid, True)
         connection.on_connection_id = lambda cid, issued: self._own(connection, cid, issued)
-        self._idle.clear()
         return connection
 
     def _own(self, connection: Connection, cid: bytes, issued: bool) -> None:
@@ -130,8 +127,6 @@ class Driver:
         self._touched.pop(connection, None)
         self._armed.pop(connection, None)
         connection.on_established = connection.on_connection_id = None
-        if not self._cids:
-            self._idle.set()
 
     # -- receiving ------------------------------------------------------------------------------------------------
 
@@ -314,17 +309,16 @@ class Driver:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    async def aclose(self, timeout: float) -> None:
-        """Close every connection, give the peers up to ``timeout`` seconds to hear of it, and close the sockets."""
+    def close(self) -> None:
+        """Tell every peer that its connection is over, and close the sockets.
+
+        There is nothing to wait for: a CONNECTION_CLOSE is not acknowledged, and a peer that misses it finds out by
+        silence.
+        """
         self._server = None
         for connection in list(self._cids):
             connection.close()
         self._flush()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
         if self._timer is not None:
             self._timer.cancel()
         if self._flush_handle is not None:

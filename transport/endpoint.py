@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 ANY = ("0.0.0.0:0", "[::]:0")
 CONNECT_TIMEOUT = 10.0  # seconds
-CLOSE_TIMEOUT = 0.5  # seconds that peers get to hear of the end
 MAX_UNACCEPTED = 1024  # connections that nobody has taken from `incoming`; more are refused
 BUSY = 0x71D0  # application close code: too many connections waiting
 MAX_ALPN = 255
@@ -108,12 +107,7 @@ class Endpoint:
         if not usable:
             hint = "none of its addresses can be reached from here" if addrs else "no address of it is known"
             raise Unreachable(f"{hint}: {wanted.id}. Ask for a ticket, or add an address to the lookup")
-        try:
-            async with asyncio.timeout(timeout):
-                return await dial(self._driver, wanted.id, alpn, usable)
-        except TimeoutError:
-            places = ", ".join(map(str, usable))
-            raise Unreachable(f"{wanted.id.short()} did not answer within {timeout:g} s at {places}") from None
+        return await dial(self._driver, wanted.id, alpn, usable, timeout)
 
     async def incoming(self) -> AsyncIterator[Connection]:
         """Connections that others make, for ever; ends when the endpoint closes. Use one iterator at a time."""
@@ -136,7 +130,8 @@ class Endpoint:
         if not self._closed:
             self._closed = True
             self._arrived.set()
-            await self._driver.aclose(CLOSE_TIMEOUT)
+            self._driver.close()
+            await asyncio.sleep(0)  # whoever waited on a connection learns of the end before this returns
 
     async def __aenter__(self) -> Self:
         return self

@@ -136,13 +136,13 @@ class RecvStream:
 
         What arrived before the connection ended can still be read. Raises StreamReset, ConnectionClosed.
         """
+        if self._stopped:
+            raise RuntimeError("this stream was stopped here; it cannot be read any more")
         while not self._chunks:
             if self._ended:
                 return b""
             if self._error is not None:
                 raise self._error
-            if self._stopped:
-                raise RuntimeError("this stream was stopped here; it cannot be read any more")
             if self._readable is None:
                 self._readable = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._readable)

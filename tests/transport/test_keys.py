@@ -65,7 +65,7 @@ def test_a_scalar_beyond_the_group_order_is_false():
 
 
 def small_order_points():
-    """All points P with 8 P = 0 on the curve -x^2 + y^2 = 1 + d x^2 y^2, in every encoding that reads as one of them."""
+    """All points P with 8 P = 0 on the curve -x^2 + y^2 = 1 + d x^2 y^2, in every encoding of them."""
     p = 2**255 - 19
     d = -121665 * pow(121666, -1, p) % p
 

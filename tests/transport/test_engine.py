@@ -1,0 +1,123 @@
+"""Two engines and no socket: time is a number, the network is a list."""
+
+import pytest
+from aioquic.quic import events
+from tidings.transport.engine import CONNECTION_WINDOW, STREAM_WINDOW, Engine, make_configuration
+from tidings.transport.keys import SecretKey
+
+ADDR = ("peer", 0)
+
+
+def make_pair(expected=None):
+    a, b = SecretKey.generate(), SecretKey.generate()
+    client = Engine(
+        configuration=make_configuration(a, is_client=True, alpns=[b"x/1"], idle=30),
+        expected=expected or b.public,
+        reset_token=lambda cid: bytes(16),
+    )
+    server = Engine(
+        configuration=make_configuration(b, is_client=False, alpns=[b"x/1"], idle=30),
+        reset_token=lambda cid: cid + cid,
+        original_destination_connection_id=client.original_destination_connection_id,
+    )
+    client.connect(ADDR, 0.0)
+    return a, b, client, server
+
+
+def exchange(client, server, now, rounds=20):
+    for _ in range(rounds):
+        moved = False
+        for sender, receiver in ((client, server), (server, client)):
+            for data, _ in sender.datagrams_to_send(now):
+                receiver.receive_datagram(data, ADDR, now)
+                moved = True
+        now += 0.03
+        if not moved:
+            break
+    return now
+
+
+@pytest.fixture
+def pair():
+    a, b, client, server = make_pair()
+    now = exchange(client, server, 0.0)
+    assert client.confirmed
+    assert server.confirmed
+    assert (client.peer_id, server.peer_id) == (b.public, a.public)
+    return client, server, now
+
+
+def data_events(engine):
+    out = []
+    while (event := engine.next_event()) is not None:
+        if isinstance(event, events.StreamDataReceived):
+            out.append(event)
+    return out
+
+
+def test_the_client_is_not_confirmed_before_the_server_has_judged_its_key():
+    _, _, client, server = make_pair()
+    now = 0.0
+    for data, _ in client.datagrams_to_send(now):
+        server.receive_datagram(data, ADDR, now)
+    for data, _ in server.datagrams_to_send(now):
+        client.receive_datagram(data, ADDR, now)
+    assert client._handshake_complete
+    assert not client.confirmed
+
+
+def test_another_key_ends_the_handshake_before_ours_is_sent():
+    _, _, client, server = make_pair(expected=SecretKey.generate().public)
+    exchange(client, server, 0.0)
+    assert client.ending.error_code == 0x12A
+    assert server.peer_id is None
+
+
+def test_a_peer_may_send_one_window_and_no_more_until_it_is_read(pair):
+    client, server, now = pair
+    stream = client.open_stream(unidirectional=True)
+    client.send_stream_data(stream, bytes(4 * STREAM_WINDOW))
+    now = exchange(client, server, now, rounds=400)
+    got = sum(len(event.data) for event in data_events(server))
+    assert got == STREAM_WINDOW
+    assert server.credit(stream, got)
+    now = exchange(client, server, now, rounds=400)
+    assert sum(len(event.data) for event in data_events(server)) == STREAM_WINDOW
+
+
+def test_the_connection_window_holds_over_all_streams(pair):
+    client, server, now = pair
+    for _ in range(10):
+        client.send_stream_data(client.open_stream(unidirectional=True), bytes(STREAM_WINDOW))
+    exchange(client, server, now, rounds=1500)
+    assert sum(len(event.data) for event in data_events(server)) == CONNECTION_WINDOW
+
+
+def test_reset_tokens_are_recognised(pair):
+    client, server, _ = pair
+    assert client.is_reset(b"\x40" + bytes(30) + server.host_cid + server.host_cid)
+    assert not client.is_reset(b"\x40" + bytes(60))
+    client.end_silently("gone")
+    assert client.over
+    assert client.ending.reason_phrase == "gone"
+
+
+def test_keys_are_updated_before_their_limit(pair, monkeypatch):
+    client, server, now = pair
+    client._next_key_update = client._packet_number
+    stream = client.open_stream(unidirectional=True)
+    client.send_stream_data(stream, b"new keys")
+    exchange(client, server, now)
+    assert [event.data for event in data_events(server)] == [b"new keys"]
+    assert client._next_key_update > client._packet_number
+
+
+def test_the_window_does_not_grow_while_the_application_is_the_limit(pair):
+    client, server, now = pair
+    stream = client.open_stream(unidirectional=True)
+    before = client._loss.congestion_window
+    for _ in range(200):
+        client.send_stream_data(stream, bytes(100))
+        now = exchange(client, server, now, rounds=4)
+        server.credit(stream, 100)
+    assert client._loss.congestion_window <= before + 2 * 1200
