@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Sequence
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Sequence
 
 import ifaddr
 
@@ -24,6 +21,7 @@ from .driver import Driver
 from .errors import EndpointClosed, InvalidAddress, Unreachable
 from .keys import EndpointId, SecretKey
 from .lookup import MemoryLookup
+from .opening import Opening
 from .udp import UdpSocket
 
 __all__ = ["Endpoint"]
@@ -51,7 +49,7 @@ class Endpoint:
     @classmethod
     def bind(
         cls, *, secret_key: SecretKey | None = None, alpns: Sequence[bytes] = (), bind: Sequence[str] = ANY
-    ) -> _Binding:
+    ) -> Opening[Endpoint]:
         """Open the sockets; ``await`` it, or use it with ``async with``.
 
         ``secret_key`` is the identity, a new one unless given. ``alpns`` are the protocols accepted; without any the
@@ -59,7 +57,16 @@ class Endpoint:
         By default both families are bound, IPv6 where the machine has it. Raises InvalidAddress where an address
         cannot be bound.
         """
-        return _Binding(cls, secret_key or SecretKey.generate(), _check_alpns(alpns), tuple(bind))
+        secret = secret_key or SecretKey.generate()
+        protocols, places = _check_alpns(alpns), tuple(bind)
+
+        async def open() -> Endpoint:
+            endpoint = cls(secret, _open_sockets(places))
+            if protocols:
+                endpoint.set_alpns(protocols)
+            return endpoint
+
+        return Opening(open)
 
     @property
     def id(self) -> EndpointId:
@@ -133,14 +140,6 @@ class Endpoint:
             self._driver.close()
             await asyncio.sleep(0)  # whoever waited on a connection learns of the end before this returns
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def __repr__(self) -> str:
         return f"<Endpoint {self.id.short()} on {', '.join(map(str, self.bound()))}>"
 
@@ -154,36 +153,6 @@ class Endpoint:
     def _check_open(self) -> None:
         if self._closed:
             raise EndpointClosed("this endpoint is closed: bind a new one")
-
-
-class _Binding(AbstractAsyncContextManager[Endpoint]):
-    """What `Endpoint.bind` returns: awaitable, and a context manager that closes the endpoint."""
-
-    def __init__(self, kind: type[Endpoint], secret: SecretKey, alpns: Sequence[bytes], bind: Sequence[str]) -> None:
-        self._kind = kind
-        self._secret = secret
-        self._alpns = alpns
-        self._bind = bind
-        self._endpoint: Endpoint | None = None
-
-    async def _open(self) -> Endpoint:
-        endpoint = self._kind(self._secret, _open_sockets(self._bind))
-        if self._alpns:
-            endpoint.set_alpns(self._alpns)
-        return endpoint
-
-    def __await__(self) -> Generator[None, None, Endpoint]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Endpoint:
-        self._endpoint = await self._open()
-        return self._endpoint
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        assert self._endpoint is not None
-        await self._endpoint.aclose()
 
 
 def _open_sockets(bind: Sequence[str]) -> list[UdpSocket]:

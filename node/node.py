@@ -1,0 +1,92 @@
+"""`Node`: identity, blobs, gossip and documents in one directory, on one endpoint.
+
+A directory holds ``identity`` (the secret key), ``node.db`` (documents, authors, small blobs) and ``blobs/`` (large
+blobs). It belongs to one process at a time, and only its owner can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from os import PathLike
+from pathlib import Path
+
+from ..blobs import Blobs
+from ..docs_sync import Docs
+from ..gossip import Gossip
+from ..storage import Database
+from ..storage.secret_files import read_or_create_secret
+from ..transport import Endpoint, EndpointAddr, EndpointId, Router, SecretKey
+from ..transport.endpoint import ANY
+from ..transport.opening import Opening
+
+__all__ = ["Node"]
+
+
+class Node:
+    """Made by `Node.open`. Its parts are ``endpoint``, ``gossip``, ``blobs`` and ``docs``."""
+
+    def __init__(
+        self, stack: AsyncExitStack, database: Database, endpoint: Endpoint, gossip: Gossip, blobs: Blobs, docs: Docs
+    ) -> None:
+        self._stack = stack
+        self.database = database
+        self.endpoint = endpoint
+        self.gossip = gossip
+        self.blobs = blobs
+        self.docs = docs
+
+    @classmethod
+    def open(cls, directory: str | PathLike[str] | None, *, bind: Sequence[str] = ANY) -> Opening[Node]:
+        """Open the node that lives in ``directory``, or make one; ``await`` it, or use it with ``async with``.
+
+        None: everything in memory under a new identity, but for blobs above 16 KiB, which lie in a temporary directory
+        until the node closes. ``bind`` as for `Endpoint.bind`.
+
+        Raises StoreError: the directory is in use by another process, damaged, or from a newer version.
+        """
+        path = None if directory is None else Path(directory)
+        return Opening(lambda: cls._open(path, bind))
+
+    @classmethod
+    async def _open(cls, path: Path | None, bind: Sequence[str]) -> Node:
+        async with AsyncExitStack() as stack:
+            if path is None:
+                blob_path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-")))
+                database = await Database.open(None)
+                secret = SecretKey.generate()
+            else:
+                blob_path = path / "blobs"
+                database = await Database.open(path / "node.db")
+            stack.push_async_callback(database.aclose)
+            if path is not None:  # under the database's lock: no second process makes another identity
+                secret = SecretKey(await asyncio.to_thread(read_or_create_secret, path / "identity"))
+            endpoint = await Endpoint.bind(secret_key=secret, bind=bind)
+            stack.push_async_callback(endpoint.aclose)
+            blobs = Blobs(endpoint, database, blob_path)
+            stack.push_async_callback(blobs.aclose)
+            gossip = Gossip(endpoint)
+            stack.push_async_callback(gossip.aclose)
+            docs = await Docs.open(endpoint, database, blobs, gossip)
+            stack.push_async_callback(docs.aclose)
+            router = Router(endpoint, {gossip.ALPN: gossip.handle, blobs.ALPN: blobs.handle, docs.ALPN: docs.handle})
+            stack.push_async_callback(router.aclose)
+            return cls(stack.pop_all(), database, endpoint, gossip, blobs, docs)
+
+    @property
+    def id(self) -> EndpointId:
+        """The public key that others dial."""
+        return self.endpoint.id
+
+    def addr(self) -> EndpointAddr:
+        """The id with the addresses where this node can be reached now."""
+        return self.endpoint.addr()
+
+    async def aclose(self) -> None:
+        """Leave the topics, close the connections and the store. Safe to call twice."""
+        await self._stack.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id.short()}>"
