@@ -23,6 +23,8 @@ class MembershipConfig:
     shuffle_passive: int = 4
     shuffle_interval: float = 60.0
     request_timeout: float = 0.5  # a Neighbor without an answer; then the next candidate is asked
+    max_refusals: int = 3  # candidates that refuse before asking is paced: in a full swarm nearly all of them do
+    refill_pause: float = 1.0  # the first pause; doubles up to the shuffle interval
     handshake_memory: float = 5.0  # a Neighbor that comes this late is still the answer: above any round trip
     join_retry: float = 0.5  # first wait for an answer to Join; doubles ...
     join_retry_max: float = 30.0  # ... up to this, so that a dead bootstrap costs little

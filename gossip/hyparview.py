@@ -9,9 +9,10 @@ are kept only for peers in a view or pending.
 
 Where this differs from iroh's 0.101, on the same wire:
 
-- A Neighbor that answers our Join reply or our late request is *expected* for a while and then forgotten; iroh keeps
-  such peers pending for ever and stops looking for neighbours too early.
-- All free slots are asked for at once. Who refuses is not asked again before the next shuffle.
+- The Neighbor with which a joiner answers ours is *expected* for a while, not for ever: iroh keeps such peers pending,
+  and so stops looking for neighbours too early. One that crosses our Disconnect is recognised.
+- All free slots are asked for at once. Who refuses is not asked again before the next shuffle, and after a few
+  refusals asking is paced: a swarm whose views are full would else be busy with refusing.
 - Join is repeated until it is answered, and a node that lost everybody joins its contacts again.
 - A hop count from the wire is cut to our own walk lengths: nobody can make a message walk for ever.
 
@@ -57,6 +58,7 @@ class _Contact:
 class HyParView:
     __slots__ = (
         "_asked",
+        "_broken_off",
         "_config",
         "_contacts",
         "_declined",
@@ -64,7 +66,10 @@ class HyParView:
         "_me",
         "_out",
         "_peer_data",
+        "_pause",
+        "_pausing",
         "_pending",
+        "_refusals",
         "_rng",
         "_shuffling",
         "_timers",
@@ -86,7 +91,11 @@ class HyParView:
         self._pending: dict[bytes, int] = {}  # -> number of the request, so that an old timer does not end a new one
         self._asked = 0
         self._expected: dict[bytes, float] = {}  # -> until when a Neighbor from it is an answer
+        self._broken_off: dict[bytes, float] = {}  # evicted while an answer was on its way -> how long to expect that
         self._declined: dict[bytes, None] = {}
+        self._refusals = 0  # in a row
+        self._pause = config.refill_pause
+        self._pausing = False
         self._contacts: dict[bytes, _Contact] = {}
         self._peer_data: dict[bytes, bytes] = {}
         self._shuffling = False
@@ -119,7 +128,15 @@ class HyParView:
         for peer, contact in self._contacts.items():
             if contact.asking and peer not in self._pending:
                 self._out.append(Send(peer, Disconnect(alive=False)))
-        for table in (self.passive, self._pending, self._expected, self._declined, self._contacts, self._peer_data):
+        for table in (
+            self.passive,
+            self._pending,
+            self._expected,
+            self._broken_off,
+            self._declined,
+            self._contacts,
+            self._peer_data,
+        ):
             table.clear()
 
     # The network's side
@@ -146,6 +163,7 @@ class HyParView:
         ``alive``: the connection ended in good order, so the peer may be asked again.
         """
         self._expected.pop(peer, None)
+        self._broken_off.pop(peer, None)
         was_pending = self._pending.pop(peer, None) is not None
         was_active = self._drop_active(peer)
         if alive and was_active:
@@ -159,6 +177,7 @@ class HyParView:
             self._refill(now, but=peer)
 
     def _on_join(self, peer: bytes, data: bytes | None, now: float) -> None:
+        self._broken_off.pop(peer, None)
         others = [other for other in self.active if other != peer]
         self._learn(peer, data)
         self._add_active(peer, now)
@@ -194,8 +213,14 @@ class HyParView:
                 self._out.append(Send(target, ForwardJoin(message.peer, ttl - 1)))
 
     def _on_neighbor(self, peer: bytes, priority: Priority, data: bytes | None, now: float) -> None:
-        in_time = self._expected.pop(peer, 0.0) > now
-        answer = self._pending.pop(peer, None) is not None or in_time
+        if self._broken_off.pop(peer, 0.0) > now:
+            # An answer that crossed our Disconnect. Taken for a request of high priority it would evict a neighbour,
+            # whose own answer crosses the next Disconnect, and so on as long as nodes keep joining.
+            return
+        expected = self._expected.pop(peer, 0.0) > now
+        # Nothing is expected of a stranger: its answer that comes too late is answered like a request, or else a
+        # request of its own, taken for that answer, would leave us its neighbour and it not ours.
+        answer = self._pending.pop(peer, None) is not None or (expected and peer in self.active)
         contact = self._contacts.get(peer)
         if contact is not None:
             contact.asking = False
@@ -230,6 +255,7 @@ class HyParView:
 
     def _on_disconnect(self, peer: bytes, alive: bool, now: float) -> None:
         self._expected.pop(peer, None)
+        self._broken_off.pop(peer, None)
         was_pending = self._pending.pop(peer, None) is not None
         was_active = self._drop_active(peer)
         if not alive:
@@ -238,6 +264,7 @@ class HyParView:
             self._add_passive(peer)
             if was_pending:
                 self._declined[peer] = None
+                self._refusals += 1
         self._forget(peer)
         if was_active or was_pending:
             self._refill(now, but=peer)
@@ -254,6 +281,7 @@ class HyParView:
             return
         wait = min(config.join_retry * 2 ** min(contact.attempts, 16), config.join_retry_max)
         contact.attempts += 1
+        self._broken_off.pop(peer, None)
         self._out.append(Send(peer, Join(self.data)))
         self._timers.arm(now + wait * self._rng.uniform(0.8, 1.2), self._ask, peer, contact)
 
@@ -272,13 +300,17 @@ class HyParView:
         if len(self.active) >= self._config.active_capacity:
             evicted = self._pick(list(self.active))
             assert evicted is not None
+            expected = self._expected.get(evicted, 0.0)
             self._drop_active(evicted)
+            if expected > now:
+                self._broken_off[evicted] = expected
             self._part(evicted, alive=True)
             self._add_passive(evicted)
         self.passive.pop(peer, None)
         self._declined.pop(peer, None)
         self._pending.pop(peer, None)
         self.active[peer] = None
+        self._begin_refill()
         contact = self._contacts.get(peer)
         if contact is not None:
             contact.asking = False
@@ -292,6 +324,7 @@ class HyParView:
             return False
         del self.active[peer]
         self._expected.pop(peer, None)
+        self._begin_refill()
         self._out.append(Down(peer))
         return True
 
@@ -304,6 +337,7 @@ class HyParView:
     def _request(self, peer: bytes, priority: Priority, now: float) -> None:
         self._asked += 1
         self._pending[peer] = self._asked
+        self._broken_off.pop(peer, None)
         self._expect(peer, now)
         self._out.append(Send(peer, Neighbor(priority, self.data)))
         self._timers.arm(now + self._config.request_timeout, self._request_expired, peer, self._asked)
@@ -312,6 +346,7 @@ class HyParView:
         """Read the next Neighbor from ``peer`` as an answer, if it comes in time."""
         if len(self._expected) >= MAX_EXPECTED:
             self._expected = {peer: until for peer, until in self._expected.items() if until > now}
+            self._broken_off = {peer: until for peer, until in self._broken_off.items() if until > now}
         self._expected[peer] = now + self._config.handshake_memory
 
     def _request_expired(self, now: float, peer: bytes, asked: int) -> None:
@@ -324,20 +359,34 @@ class HyParView:
     def _refill(self, now: float, but: bytes | None = None) -> None:
         """Ask a candidate for every slot that is neither filled nor asked for."""
         free = self._config.active_capacity - len(self.active) - len(self._pending)
-        if free > 0 and (len(self._declined) < self._config.passive_capacity or not self.active):
-            candidates = [
-                peer
-                for peer in self.passive
-                if peer != but and peer not in self._pending and peer not in self._declined
-            ]
-            if not candidates and not self.active and not self._pending:
-                # A refusal was for want of a slot; High, which a lonely node asks with, is always accepted.
-                candidates = list(self.passive)
+        candidates = [
+            peer for peer in self.passive if peer != but and peer not in self._pending and peer not in self._declined
+        ]
+        if self.active and self._refusals >= self._config.max_refusals:
+            if free > 0 and candidates and not self._pausing:
+                self._pausing = True
+                self._timers.arm(now + self._pause * self._rng.uniform(0.5, 1.5), self._end_pause)
+            return
+        if not candidates and not self.active and not self._pending:
+            # A refusal was for want of a slot; High, which a lonely node asks with, is always accepted.
+            candidates = list(self.passive)
+        if free > 0:
             priority = Priority.LOW if self.active else Priority.HIGH
             for peer in self._rng.sample(candidates, min(free, len(candidates))):
                 self._request(peer, priority, now)
         if not self.active and not self._pending:
             self._rejoin(now)
+
+    def _begin_refill(self) -> None:
+        """The active view changed: candidates are asked at once again."""
+        self._refusals = 0
+        self._pause = self._config.refill_pause
+
+    def _end_pause(self, now: float) -> None:
+        self._pausing = False
+        self._refusals = min(self._refusals, self._config.max_refusals - 1)
+        self._pause = min(2 * self._pause, self._config.shuffle_interval)
+        self._refill(now)
 
     # The passive view
 

@@ -1,6 +1,6 @@
 """Many `TopicCore`s in one process, in virtual time, from a seed.
 
-Links are what QUIC streams give: ordered per pair, each with its latency; ``loss`` drops single messages (as a full
+Links are what QUIC streams give: ordered per pair, each pair with a latency of its own; ``loss`` drops single messages (as a full
 queue does). A message to a dead node comes back to its sender as a failed connection, as does the silence of a
 neighbour that died.
 """
@@ -44,7 +44,7 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
         self._wake: dict[bytes, float] = {}
-        self._arrival: dict[tuple[bytes, bytes], float] = {}
+        self._latency: dict[tuple[bytes, bytes], float] = {}
 
     def add(self, *numbers: int) -> list[bytes]:
         ids = [node_id(number) for number in numbers]
@@ -156,9 +156,10 @@ class Simulation:
         self.sent[type(message).__name__] += 1
         if self.loss and self.rng.random() < self.loss:
             return
-        arrival = self.now + self.rng.uniform(*self.latency)
-        arrival = self._arrival[source, target] = max(arrival, self._arrival.get((source, target), 0.0))
-        self.at(arrival, self._arrive, source, target, message)
+        latency = self._latency.get((source, target))
+        if latency is None:
+            latency = self._latency[source, target] = self.rng.uniform(*self.latency)
+        self.at(self.now + latency, self._arrive, source, target, message)
 
     def _arrive(self, source: bytes, target: bytes, message: Message) -> None:
         if target in self.nodes:
