@@ -1,0 +1,48 @@
+"""Content by its BLAKE3 hash: kept, served, and fetched from peers with every group verified before it is written."""
+
+from __future__ import annotations
+
+from .api import Blobs
+from .errors import (
+    BlobDamaged,
+    FileChanged,
+    HashMismatch,
+    InvalidHash,
+    NotFound,
+    NotProvided,
+    ProvidersExhausted,
+    Refused,
+    Stalled,
+    TooLarge,
+    Truncated,
+    UnreadableFile,
+    UnsupportedRequest,
+)
+from .hash import Hash
+from .messages import ALPN
+from .store import BlobInfo, BlobReader, Progress
+from .tickets import BlobFormat, BlobTicket
+
+__all__ = [
+    "ALPN",
+    "BlobDamaged",
+    "BlobFormat",
+    "BlobInfo",
+    "BlobReader",
+    "BlobTicket",
+    "Blobs",
+    "FileChanged",
+    "Hash",
+    "HashMismatch",
+    "InvalidHash",
+    "NotFound",
+    "NotProvided",
+    "Progress",
+    "ProvidersExhausted",
+    "Refused",
+    "Stalled",
+    "TooLarge",
+    "Truncated",
+    "UnreadableFile",
+    "UnsupportedRequest",
+]

@@ -1,0 +1,143 @@
+"""`Blobs`: what users see of this package (``design.md``, names that users see)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Sequence
+from os import PathLike
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from ..errors import UsageError
+from ..storage import Database
+from ..transport.connection import Connection
+from ..transport.endpoint import Endpoint
+from .fetch import STALL_TIMEOUT, fetch_blob
+from .hash import Hash
+from .messages import ALPN
+from .pool import ConnectionPool
+from .pool import Provider as ProviderAddr
+from .provider import Allow, Provider
+from .store import BlobInfo, BlobReader, BlobStore, Progress
+from .tickets import BlobFormat, BlobTicket
+
+__all__ = ["Blobs"]
+
+
+class Blobs:
+    """Blobs by their hash: kept in ``database`` and ``directory``, served to peers, fetched from them.
+
+    Give `handle` to a Router under `ALPN`. ``directory`` belongs to this object alone; what an interrupted run left
+    there half done is removed at once. ``allow(peer, hash)`` may refuse to serve a blob.
+
+    A hash may be given as a `Hash` or as its text.
+    """
+
+    ALPN = ALPN
+
+    def __init__(
+        self, endpoint: Endpoint, database: Database, directory: str | PathLike[str], *, allow: Allow | None = None
+    ) -> None:
+        self._endpoint = endpoint
+        self._store = BlobStore(database, Path(directory))
+        self._pool = ConnectionPool(endpoint, ALPN)
+        self._provider = Provider(self._store, allow)
+        self._fetching: WeakValueDictionary[Hash, asyncio.Lock] = WeakValueDictionary()
+
+    async def aclose(self) -> None:
+        """Close idle connections and threads; first end what still adds, reads or fetches."""
+        await self._pool.aclose()
+        await self._store.aclose()
+
+    async def handle(self, connection: Connection) -> None:
+        """Serve one connection of `ALPN` until it ends."""
+        await self._provider.handle(connection)
+
+    # -- adding -----------------------------------------------------------------------------------------------------
+
+    async def add_bytes(self, data: bytes) -> BlobInfo:
+        return await self._store.add_bytes(data)
+
+    async def add_path(self, path: str | PathLike[str], *, progress: Progress | None = None) -> BlobInfo:
+        """Copy a file into the store; ``progress(done, total)`` in bytes.
+
+        `UnreadableFile` for what is not a readable regular file, `FileChanged` where somebody wrote to it meanwhile.
+        """
+        return await self._store.add_path(Path(path), progress)
+
+    async def add_stream(self, pieces: AsyncIterable[bytes]) -> BlobInfo:
+        """Add the bytes that ``pieces`` yields, joined. Nothing is added where it raises."""
+        return await self._store.add_stream(pieces)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def has(self, hash: Hash | str) -> bool:
+        """Whether the whole blob is here."""
+        return await self.size(hash) is not None
+
+    async def size(self, hash: Hash | str) -> int | None:
+        """Bytes of the blob, None where it is not here."""
+        return await self._store.size(_hash(hash))
+
+    async def list(self) -> list[BlobInfo]:
+        """Every blob that is here, by hash."""
+        return await self._store.list()
+
+    async def read(self, hash: Hash | str, offset: int = 0, size: int | None = None) -> bytes:
+        """Bytes from ``offset`` on, fewer than ``size`` only at the blob's end. `NotFound`, `BlobDamaged`."""
+        async with await self.reader(hash) as reader:
+            return await reader.read(offset, size)
+
+    async def reader(self, hash: Hash | str) -> BlobReader:
+        """Open a blob: ``read(offset, size)`` of the reader, or iterate it for pieces of 1 MiB; then ``close`` it."""
+        return await self._store.reader(_hash(hash))
+
+    async def export(self, hash: Hash | str, path: str | PathLike[str]) -> None:
+        """Write the blob to a file, which appears whole or not at all and replaces one of that name."""
+        await self._store.export(_hash(hash), Path(path))
+
+    # -- peers ------------------------------------------------------------------------------------------------------
+
+    async def fetch(
+        self,
+        what: BlobTicket | Hash | str,
+        providers: Sequence[ProviderAddr] = (),
+        *,
+        progress: Progress | None = None,
+        max_size: int | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
+    ) -> BlobInfo:
+        """Get a blob from the first provider that delivers it, the ticket's own first; at once where it is here.
+
+        ``what`` is a ticket, a hash, or the text of either. Two fetches of one blob at a time share the work.
+        ``max_size``: bytes above which a provider's blob is refused. Raises `ProvidersExhausted` with each reason, a
+        `StoreError` where it cannot be kept, `InvalidTicket`, `InvalidHash`.
+        """
+        if isinstance(what, str):
+            what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
+        if isinstance(what, BlobTicket):
+            if what.format is not BlobFormat.RAW:
+                raise UsageError("this ticket is for a collection: tidings fetches single blobs so far")
+            providers = [what.addr, *providers]
+            what = what.hash
+        async with self._fetching.setdefault(what, asyncio.Lock()):
+            size = await self._store.size(what)
+            if size is not None:
+                return BlobInfo(what, size)
+            return await fetch_blob(
+                self._store,
+                self._pool,
+                what,
+                providers,
+                progress=progress,
+                max_size=max_size,
+                stall_timeout=stall_timeout,
+            )
+
+    def ticket(self, hash: Hash | str) -> BlobTicket:
+        """How others fetch the blob from here; ``str()`` of it is the line to send them."""
+        return BlobTicket(self._endpoint.addr(), _hash(hash))
+
+
+def _hash(hash: Hash | str) -> Hash:
+    return Hash.parse(hash) if isinstance(hash, str) else hash

@@ -1,0 +1,76 @@
+"""Building a blob's outboard: every pair of chaining values above its groups, in pre-order, and the root hash.
+
+The blob's size is known (whoever has a stream stores it first), so each pair has its place from the start. The tree
+is walked by subtrees of 4 MiB, which are hashed in one go; the few nodes above them are written as the recursion
+returns. Memory does not depend on the blob's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from .geometry import GROUP, GROUP_CHUNKS, PAIR, group_count, left_leaves, walk
+from .hash import Hash
+from .reference import parent_cv
+from .vector import Words, group_cvs, pair_up
+
+__all__ = ["ReadAt", "WriteAt", "build"]
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, size) to exactly that many bytes."""
+WriteAt = Callable[[int, bytes], object]
+"""(offset, data): put the data there."""
+
+BATCH = 256  # groups hashed in one go; a power of two, so that every batch but the last is a perfect subtree
+
+
+def build(read: ReadAt, size: int, write: WriteAt) -> Hash:
+    """The hash of the ``size`` bytes behind ``read``; its outboard goes to ``write``, in no particular order.
+
+    Takes about 6 ms for each MiB; call it in a thread. What ``read`` and ``write`` raise passes through.
+    """
+    groups = group_count(size)
+    if groups == 1:
+        return Hash.of(read(0, size))
+
+    def subtree(first: int, count: int, index: int) -> bytes:
+        """The chaining value (the hash at the top) over ``count`` > 0 groups whose pairs start at ``index``."""
+        root = count == groups
+        if count <= BATCH:
+            data = read(first * GROUP, min(count * GROUP, size - first * GROUP))
+            cvs = group_cvs(data, first * GROUP_CHUNKS)
+            if count == 1:
+                return cvs.tobytes()
+            pairs = _pairs(cvs)
+            write(index * PAIR, pairs)
+            return parent_cv(pairs[:32], pairs[32:PAIR], root=root)
+        left = left_leaves(count)
+        pair = subtree(first, left, index + 1) + subtree(first + left, count - left, index + left)
+        write(index * PAIR, pair)
+        return parent_cv(pair[:32], pair[32:], root=root)
+
+    return Hash(subtree(0, groups, 0))
+
+
+def _pairs(cvs: Words) -> bytes:
+    """The pre-order pairs of the subtree over two or more groups with these chaining values, its top pair first."""
+    out = np.empty((len(cvs) - 1, 16), dtype=cvs.dtype)
+    for places in _places(len(cvs)):
+        out[places] = np.ascontiguousarray(cvs[: 2 * len(places)]).reshape(-1, 16)
+        if len(cvs) > 2:
+            cvs = pair_up(cvs)
+    return out.tobytes()
+
+
+@lru_cache(maxsize=8)
+def _places(groups: int) -> list[npt.NDArray[np.intp]]:
+    """For each level from the groups up, where in pre-order its nodes are, from left to right."""
+    levels: list[list[int]] = [[] for _ in range((groups - 1).bit_length())]
+    inner = (count for _, count in walk(groups) if count > 1)
+    for index, count in enumerate(inner):
+        levels[(count - 1).bit_length() - 1].append(index)
+    return [np.array(level) for level in levels]

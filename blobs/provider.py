@@ -1,0 +1,103 @@
+"""Answering requests: one task for each stream of each connection, bounded, with the encoder's pieces written as fast
+as the peer takes them. Whatever is wrong with a request costs its stream and nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ..errors import NetworkError, PeerError, StoreError
+from ..transport.connection import Connection
+from ..transport.errors import ConnectionClosed
+from ..transport.keys import EndpointId
+from ..transport.stream import BiStream, SendStream
+from .bao import encode
+from .errors import NotFound
+from .hash import HASH_SIZE, Hash
+from .messages import MAX_REQUEST, GetRequest, ResetCode, decode_request
+from .ranges import ChunkRanges
+from .store import BlobStore
+
+__all__ = ["Allow", "Provider"]
+
+logger = logging.getLogger(__name__)
+
+REQUESTS_PER_CONNECTION = 32  # more streams wait unread until one is answered
+REQUESTS = 256  # of all connections together; each holds a piece of 256 KiB and two file descriptors
+REQUEST_TIMEOUT = 10.0  # seconds to send a request
+WRITE_TIMEOUT = 60.0  # seconds to take a piece of 256 KiB
+
+Allow = Callable[[EndpointId, Hash], bool]
+"""Whether the peer may have the blob."""
+
+
+class Provider:
+    """Serves the blobs of ``store`` to whoever connects, or to whom ``allow`` lets."""
+
+    def __init__(self, store: BlobStore, allow: Allow | None = None) -> None:
+        self._store = store
+        self._allow = allow
+        self._free = asyncio.Semaphore(REQUESTS)
+
+    async def handle(self, connection: Connection) -> None:
+        """Serve one connection until it ends."""
+        free = asyncio.Semaphore(REQUESTS_PER_CONNECTION)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await free.acquire()
+                try:
+                    stream = await connection.accept_bi()
+                except ConnectionClosed:
+                    return
+                task = tasks.create_task(self._answer(connection, stream))
+                task.add_done_callback(lambda _: free.release())
+
+    async def _answer(self, connection: Connection, stream: BiStream) -> None:
+        peer = connection.remote_id
+        try:
+            async with self._free:
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    request = decode_request(await stream.recv.read_to_end(MAX_REQUEST))
+                if self._allow is not None and not self._allow(peer, request.hash):
+                    stream.send.reset(ResetCode.PERMISSION)
+                    return
+                await self._send_all(request, stream.send)
+                await stream.send.finish()
+        except (PeerError, NetworkError, TimeoutError, NotFound) as error:
+            logger.debug("a blob request of %s ends: %s", peer.short(), error or "too slow")
+            self._refuse(stream)
+        except StoreError as error:
+            logger.warning("a blob could not be served: %s", error)
+            self._refuse(stream)
+        except asyncio.CancelledError:
+            self._refuse(stream)
+            raise
+        except Exception:
+            logger.exception("a blob request of %s failed", peer.short())
+            self._refuse(stream)
+
+    @staticmethod
+    def _refuse(stream: BiStream) -> None:
+        stream.recv.stop(ResetCode.INTERNAL)
+        stream.send.reset(ResetCode.INTERNAL)
+
+    async def _send_all(self, request: GetRequest, out: SendStream) -> None:
+        """The root, then children as long as the sequence of hashes in the root has them."""
+        async with await self._store.reader(request.hash) as root:
+            for index, ranges in request.ranges.wanted():
+                if index == 0:
+                    await self._send(request.hash, ranges, out)
+                    continue
+                child = await root.read((index - 1) * HASH_SIZE, HASH_SIZE)
+                if len(child) < HASH_SIZE:
+                    return
+                await self._send(Hash(child), ranges, out)
+
+    async def _send(self, hash: Hash, ranges: ChunkRanges, out: SendStream) -> None:
+        async with await self._store.reader(hash) as reader:
+            pieces = encode(reader.info.size, ranges, reader.data_at, reader.outboard_at)
+            while piece := next(pieces, b"") if reader.in_memory else await self._store.run(next, pieces, b""):
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await out.write(piece)

@@ -1,0 +1,95 @@
+"""A `Spool`: bytes on their way into the store, in memory while they are few, else in a temporary file.
+
+Nothing of it has a name in the store until `move`, which makes the bytes durable first: fsync, rename, fsync of the
+directory. What a crash leaves is a file in the temporary directory, swept when the store is next opened. All methods
+block; they are for worker threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from ..storage.errors import from_os_error
+from ..storage.files import fsync_dir, make_private_dir
+
+__all__ = ["Spool"]
+
+
+class Spool:
+    """Written at any offset, without holes by its end. ``limit``: the most bytes that stay in memory."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self.size = 0
+        self._path = directory / f"{secrets.token_hex(16)}.temp"
+        self._limit = limit
+        self._memory = bytearray()
+        self._fd: int | None = None
+
+    @property
+    def in_memory(self) -> bool:
+        return self._fd is None
+
+    def contents(self) -> bytes:
+        """All of it; only while it is in memory."""
+        assert self._fd is None
+        return bytes(self._memory)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Raises `DiskFull` and its like."""
+        end = offset + len(data)
+        self.size = max(self.size, end)
+        if self._fd is None and self.size > self._limit:
+            try:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise from_os_error(error, self._path) from error
+            self._write_file(0, memoryview(self._memory))
+            self._memory = bytearray()
+        if self._fd is not None:
+            self._write_file(offset, memoryview(data))
+        else:
+            self._memory.extend(bytes(max(0, end - len(self._memory))))
+            self._memory[offset:end] = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self._fd is None:
+            return bytes(self._memory[offset : offset + size])
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise from_os_error(error, self._path) from error
+
+    def move(self, target: Path) -> None:
+        """Make the file durable under its name in the store. It replaces what has that name."""
+        assert self._fd is not None
+        try:
+            os.fsync(self._fd)
+            if not target.parent.exists():
+                make_private_dir(target.parent)
+                fsync_dir(target.parent.parent)
+            self._path.rename(target)
+            fsync_dir(target.parent)
+        except OSError as error:
+            raise from_os_error(error, target) from error
+        os.close(self._fd)
+        self._fd = None
+
+    def discard(self) -> None:
+        """Forget it all. Harmless after `move`."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _write_file(self, offset: int, view: memoryview) -> None:
+        assert self._fd is not None
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise from_os_error(error, self._path) from error

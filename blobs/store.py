@@ -1,0 +1,408 @@
+"""Where blobs are kept: small ones in a row of the database, large ones in files beside it.
+
+A blob of at most 16 KiB is a row with its bytes. A larger one is ``data/<2 hex>/<64 hex>.data``, with its outboard in
+the row up to 16 KiB (blobs up to 4 MiB) and else in ``.obao4`` next to the data.
+
+A blob exists from the moment its row is committed. Before that its bytes are in ``temp/``, are verified, made durable
+and moved to their name; so a crash leaves a whole blob or none, and files in ``temp/`` that the next open sweeps. (A
+file that was moved and whose row was not committed is replaced when the same blob comes again.) Adding the same blob
+twice at a time is safe: both write the same bytes, and one row wins.
+
+Files are read and hashed in the store's own threads, one piece at a time, so that work can be cancelled in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import blake3
+import sqlalchemy as sa
+
+from ..errors import UsageError
+from ..storage import Database
+from ..storage.errors import from_os_error
+from ..storage.files import make_private_dir
+from ..storage.tables import blobs
+from .bao import Leaf, Pairs
+from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
+from .geometry import GROUP, PAIR
+from .hash import Hash
+from .outboard import build
+from .spool import Spool
+
+__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Incoming", "Progress"]
+
+INLINE_DATA = GROUP  # bytes of a blob that live in its row
+INLINE_OUTBOARD = 16 * 1024
+PIECE = 1 << 20  # bytes read, hashed and written by one call in a thread
+THREADS = 4
+COMPLETE = 1  # the row's state; partial blobs (0) are not kept yet
+MAX_SIZE = (1 << 63) - 1  # SQLite's integers
+
+Progress = Callable[[int, int], object]
+"""(bytes done, bytes in all), called on the event loop."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob that is in the store: its hash and its size in bytes."""
+
+    hash: Hash
+    size: int
+
+
+class BlobReader:
+    """A complete blob, open for reading at any offset. An asynchronous context manager; iterating gives it all."""
+
+    def __init__(self, store: BlobStore, info: BlobInfo, data: bytes | int, outboard: bytes | int) -> None:
+        self.info = info
+        self._store = store
+        self._data = data  # the bytes, or a file descriptor
+        self._outboard = outboard
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading never waits for a disk."""
+        return not isinstance(self._data, int)
+
+    def data_at(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes of the blob; blocks. `BlobDamaged` where the file is shorter than it should be."""
+        return self._read(self._data, offset, size)
+
+    def outboard_at(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes of its outboard; blocks."""
+        return self._read(self._outboard, offset, size)
+
+    async def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Bytes from ``offset`` on, fewer than ``size`` only at the end."""
+        if offset < 0 or (size is not None and size < 0):
+            raise UsageError("an offset and a size to read are not negative")
+        rest = max(0, self.info.size - offset)
+        wanted = rest if size is None else min(size, rest)
+        if self.in_memory or not wanted:
+            return self.data_at(offset, wanted)
+        return await self._store.run(self.data_at, offset, wanted)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for offset in range(0, self.info.size, PIECE):
+            yield await self.read(offset, PIECE)
+
+    def close(self) -> None:
+        for source in (self._data, self._outboard):
+            if isinstance(source, int):
+                os.close(source)
+        self._data = self._outboard = b""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, source: bytes | int, offset: int, size: int) -> bytes:
+        if not isinstance(source, int):
+            out = source[offset : offset + size]
+        else:
+            try:
+                out = os.pread(source, size, offset)
+                while len(out) < size and (more := os.pread(source, size - len(out), offset + len(out))):
+                    out += more
+            except OSError as error:
+                raise BlobDamaged(f"blob {self.info.hash} cannot be read: {error.strerror}; fetch it again") from error
+        if len(out) != size:
+            raise BlobDamaged(f"the file of blob {self.info.hash} is too short: fetch it again")
+        return out
+
+
+class Incoming:
+    """A blob that arrives verified, piece by piece. `commit` or `discard` ends it."""
+
+    def __init__(self, store: BlobStore, hash: Hash) -> None:
+        self.hash = hash
+        self.received = 0
+        self._store = store
+        self._data = store.spool(INLINE_DATA)
+        self._outboard = store.spool(INLINE_OUTBOARD)
+
+    async def write(self, items: list[Leaf | Pairs]) -> None:
+        """Keep what a `Decoder` has verified."""
+        self.received += sum(len(item.data) for item in items if isinstance(item, Leaf))
+        if self.received <= INLINE_DATA:
+            self._write(items)
+        else:
+            await self._store.run(self._write, items)
+
+    async def commit(self) -> BlobInfo:
+        """All of it is there: make it a blob of the store."""
+        return await self._store.commit(self.hash, self._data, self._outboard)
+
+    async def discard(self) -> None:
+        """Forget what came. Harmless after `commit`."""
+        await self._store.discard(self._data, self._outboard)
+
+    def _write(self, items: list[Leaf | Pairs]) -> None:
+        for item in items:
+            if isinstance(item, Leaf):
+                self._data.write(item.offset, item.data)
+            else:
+                self._outboard.write(item.index * PAIR, item.data)
+
+
+class BlobStore:
+    """Blobs in ``database`` and under ``directory``, which belongs to this store alone."""
+
+    def __init__(self, database: Database, directory: Path) -> None:
+        self._database = database
+        self._temp = directory / "temp"
+        self._data = directory / "data"
+        for place in (directory, self._temp, self._data):
+            make_private_dir(place)
+        for leftover in self._temp.iterdir():
+            leftover.unlink()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tidings-blobs")
+
+    async def aclose(self) -> None:
+        """Wait for the threads. The database is its owner's to close."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def run(self, work: Callable[..., T], *args: object) -> T:
+        """``work`` in a thread of the store. Cancelled, it still ends before this returns: files stay in one hand."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    # -- what is there ----------------------------------------------------------------------------------------------
+
+    async def size(self, hash: Hash) -> int | None:
+        """Bytes of the blob, None where it is not here."""
+        if hash == Hash.EMPTY:
+            return 0
+        query = sa.select(blobs.c.size).where(blobs.c.hash == bytes(hash), blobs.c.state == COMPLETE)
+        return await self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
+
+    async def list(self) -> list[BlobInfo]:
+        """Every blob, by hash."""
+        query = sa.select(blobs.c.hash, blobs.c.size).where(blobs.c.state == COMPLETE).order_by(blobs.c.hash)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [BlobInfo(Hash(row.hash), row.size) for row in rows]
+
+    async def reader(self, hash: Hash) -> BlobReader:
+        """Open a blob. `NotFound`, or `BlobDamaged` where its file is gone."""
+        if hash == Hash.EMPTY:
+            return BlobReader(self, BlobInfo(hash, 0), b"", b"")
+        query = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(
+            blobs.c.hash == bytes(hash), blobs.c.state == COMPLETE
+        )
+        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        if row is None:
+            raise NotFound(f"blob {hash} is not here: fetch it first")
+        info = BlobInfo(hash, row.size)
+        if row.data is not None:
+            return BlobReader(self, info, row.data, b"")
+        data = await self.run(self._open, hash, "data")
+        try:
+            outboard = row.outboard if row.outboard is not None else await self.run(self._open, hash, "obao4")
+        except BaseException:
+            os.close(data)
+            raise
+        return BlobReader(self, info, data, outboard)
+
+    async def export(self, hash: Hash, target: Path) -> None:
+        """Write the blob to ``target``, which appears whole or not at all and replaces what was there."""
+        async with await self.reader(hash) as reader:
+            temporary = target.with_name(f".{target.name[:100]}.{os.urandom(6).hex()}.part")
+            try:
+                try:
+                    file = await self.run(FileIO, temporary, "xb")
+                except OSError as error:
+                    raise UnreadableFile(f"cannot write {target}: {error.strerror}") from error
+                with file:
+                    async for piece in reader:
+                        await self.run(_write_all, file, piece)
+                    await self.run(os.fsync, file.fileno())
+                await self.run(temporary.rename, target)
+            except OSError as error:
+                raise from_os_error(error, target) from error
+            finally:
+                await self.run(lambda: temporary.unlink(missing_ok=True))
+
+    # -- adding -----------------------------------------------------------------------------------------------------
+
+    async def add_bytes(self, data: bytes) -> BlobInfo:
+        if len(data) <= INLINE_DATA:
+            return await self._commit_inline(Hash.of(data), bytes(data))
+
+        async def pieces() -> AsyncIterator[memoryview]:
+            for offset in range(0, len(data), PIECE):
+                yield memoryview(data)[offset : offset + PIECE]
+
+        return await self.add_stream(pieces())
+
+    async def add_path(self, path: Path, progress: Progress | None = None) -> BlobInfo:
+        """Copy a file into the store. `UnreadableFile`; `FileChanged` where somebody wrote to it meanwhile."""
+        try:
+            file = await self.run(_open_regular, path)
+        except OSError as error:
+            raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
+        with file:
+            before = os.fstat(file.fileno())
+            copied = 0
+
+            async def pieces() -> AsyncIterator[bytes]:
+                nonlocal copied
+                try:
+                    while piece := await self.run(file.read, PIECE):
+                        copied += len(piece)
+                        if copied > before.st_size:
+                            break
+                        yield piece
+                except OSError as error:
+                    raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
+                after = os.fstat(file.fileno())
+                if copied != before.st_size or (after.st_size, after.st_mtime_ns) != (
+                    before.st_size,
+                    before.st_mtime_ns,
+                ):
+                    raise FileChanged(f"{path} changed while it was read: add it again when nobody writes to it")
+
+            return await self.add_stream(pieces(), progress)
+
+    async def add_stream(self, pieces: AsyncIterable[bytes | memoryview], progress: Progress | None = None) -> BlobInfo:
+        """Add what ``pieces`` yields, of any length each. ``progress`` counts what was hashed.
+
+        The bytes are spooled and hashed as they come; the tree is then built from the spooled copy, and must come to
+        the same hash.
+        """
+        data, outboard = self.spool(INLINE_DATA), self.spool(INLINE_OUTBOARD)
+        hasher = blake3.blake3()
+
+        def keep(piece: bytes | memoryview) -> None:
+            data.write(data.size, piece)
+            hasher.update(piece)
+
+        try:
+            async for piece in pieces:
+                await self.run(keep, piece)
+            hash = Hash(hasher.digest())
+            if await self.size(hash) is None:
+                if not data.in_memory:
+                    root = await self._build(data, outboard, progress)
+                    if root != hash:
+                        raise BlobDamaged("a temporary file did not give back what was written: check memory and disk")
+                await self.commit(hash, data, outboard)
+            if progress is not None:
+                progress(data.size, data.size)
+            return BlobInfo(hash, data.size)
+        finally:
+            await self.discard(data, outboard)
+
+    def incoming(self, hash: Hash) -> Incoming:
+        """Room for a blob that somebody sends."""
+        return Incoming(self, hash)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def spool(self, limit: int) -> Spool:
+        return Spool(self._temp, limit)
+
+    async def discard(self, *spools: Spool) -> None:
+        for spool in spools:
+            if not spool.in_memory:
+                await self.run(spool.discard)
+
+    async def commit(self, hash: Hash, data: Spool, outboard: Spool) -> BlobInfo:
+        """The verified bytes in the spools become a blob."""
+        if data.size > MAX_SIZE:
+            raise UsageError(f"a blob has at most {MAX_SIZE} bytes")
+        if data.in_memory:
+            return await self._commit_inline(hash, data.contents())
+        row: dict[str, object] = {"size": data.size, "data": None}
+        row["outboard"] = outboard.contents() if outboard.in_memory else None
+
+        def move() -> None:
+            if not outboard.in_memory:
+                outboard.move(self._path(hash, "obao4"))
+            data.move(self._path(hash, "data"))
+
+        info = BlobInfo(hash, data.size)
+        await self.run(move)
+        await self._insert(hash, row)
+        return info
+
+    async def _commit_inline(self, hash: Hash, data: bytes) -> BlobInfo:
+        if await self.size(hash) is None:
+            await self._insert(hash, {"size": len(data), "data": data, "outboard": None})
+        return BlobInfo(hash, len(data))
+
+    async def _insert(self, hash: Hash, row: dict[str, object]) -> None:
+        key = blobs.c.hash == bytes(hash)
+        now = time.time_ns() // 1000
+
+        def insert(connection: sa.Connection) -> None:
+            if connection.execute(sa.select(blobs.c.state).where(key)).scalar_one_or_none() == COMPLETE:
+                return
+            connection.execute(sa.delete(blobs).where(key))
+            connection.execute(sa.insert(blobs).values(hash=bytes(hash), state=COMPLETE, added_us=now, **row))
+
+        await self._database.write(insert)
+
+    async def _build(self, data: Spool, outboard: Spool, progress: Progress | None) -> Hash:
+        """Build the tree in a thread that gives up soon after this is cancelled."""
+        loop = asyncio.get_running_loop()
+        cancelled = False
+
+        def read(offset: int, size: int) -> bytes:
+            if cancelled:
+                raise asyncio.CancelledError
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, offset, data.size)
+            return data.read(offset, size)
+
+        work = asyncio.ensure_future(self.run(build, read, data.size, outboard.write))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancelled = True
+            await asyncio.wait([work])
+            raise
+
+    def _path(self, hash: Hash, kind: str) -> Path:
+        name = str(hash)
+        return self._data / name[:2] / f"{name}.{kind}"
+
+    def _open(self, hash: Hash, kind: str) -> int:
+        try:
+            return os.open(self._path(hash, kind), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise BlobDamaged(f"a file of blob {hash} cannot be opened ({error.strerror}): fetch it again") from error
+
+
+def _open_regular(path: Path) -> FileIO:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UnreadableFile(f"{path} is not a regular file: add files one by one")
+    return FileIO(fd, "rb")
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

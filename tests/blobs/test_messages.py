@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tidings.blobs import Hash, NotProvided, Refused, UnsupportedRequest
+from tidings.blobs.messages import GetRequest, decode_request, refusal
+from tidings.blobs.ranges import ChunkRanges, ChunkRangesSeq
+from tidings.transport.errors import DecodeError
+
+HELLO = Hash.of(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "hex"),
+    [
+        (ChunkRangesSeq.blob(), "020001000100"),
+        (ChunkRangesSeq.EVERYTHING, "01000100"),
+        (ChunkRangesSeq.blob(ChunkRanges.LAST), "020001ffffffffffffffffff010100"),
+    ],
+)
+def test_get_vectors(ranges: ChunkRangesSeq, hex: str) -> None:
+    data = bytes.fromhex("00" + str(HELLO) + hex)
+    assert GetRequest(HELLO, ranges).encode() == data
+    assert decode_request(data) == GetRequest(HELLO, ranges)
+
+
+@pytest.mark.parametrize("kind", range(1, 10))
+def test_other_kinds_are_unsupported(kind: int) -> None:
+    with pytest.raises(UnsupportedRequest):
+        decode_request(bytes([kind]) + bytes(40))
+
+
+@given(st.one_of(st.binary(max_size=80), st.binary(max_size=20).map(lambda tail: b"\0" + bytes(32) + tail)))
+def test_any_bytes_give_a_request_or_the_documented_errors(data: bytes) -> None:
+    try:
+        assert decode_request(data).hash
+    except (DecodeError, UnsupportedRequest):
+        pass
+
+
+def test_refusals() -> None:
+    kinds = [type(refusal(code, HELLO, None)) for code in (1, 2, 3, 99)]
+    assert kinds == [Refused, Refused, NotProvided, NotProvided]
