@@ -1,7 +1,7 @@
 """`Node`: identity, blobs, gossip and documents in one directory, on one endpoint.
 
-A directory holds ``identity`` (the secret key), ``node.db`` (documents, authors, small blobs) and ``blobs/`` (large
-blobs). It belongs to one process at a time, and only its owner can read it.
+A directory holds ``identity`` (the secret key), ``node.db`` (documents, authors, small blobs), ``blobs/`` (large
+blobs) and ``ports`` (the UDP ports of the last run). It belongs to one process at a time, and to its owner alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from ..storage import Database
 from ..storage.secret_files import read_or_create_secret
 from ..transport import Endpoint, EndpointAddr, EndpointId, Router, SecretKey
 from ..transport.endpoint import ANY
+from ..transport.errors import InvalidAddress
 from ..transport.opening import Opening
+from .ports import read_ports, with_ports, write_ports
 
 __all__ = ["Node"]
 
@@ -63,17 +65,34 @@ class Node:
             stack.push_async_callback(database.aclose)
             if path is not None:  # under the database's lock: no second process makes another identity
                 secret = SecretKey(await asyncio.to_thread(read_or_create_secret, path / "identity"))
-            endpoint = await Endpoint.bind(secret_key=secret, bind=bind)
+            endpoint = await cls._bind(path, secret, bind)
             stack.push_async_callback(endpoint.aclose)
             blobs = Blobs(endpoint, database, blob_path)
             stack.push_async_callback(blobs.aclose)
             gossip = Gossip(endpoint)
             stack.push_async_callback(gossip.aclose)
-            docs = await Docs.open(endpoint, database, blobs, gossip)
+            docs = Docs(endpoint, database, blobs, gossip)
             stack.push_async_callback(docs.aclose)
             router = Router(endpoint, {gossip.ALPN: gossip.handle, blobs.ALPN: blobs.handle, docs.ALPN: docs.handle})
             stack.push_async_callback(router.aclose)
             return cls(stack.pop_all(), database, endpoint, gossip, blobs, docs)
+
+    @staticmethod
+    async def _bind(path: Path | None, secret: SecretKey, bind: Sequence[str]) -> Endpoint:
+        """Bind where the last run was bound, so that its tickets stay true; elsewhere if that port is taken."""
+        if path is None:
+            return await Endpoint.bind(secret_key=secret, bind=bind)
+        known = await asyncio.to_thread(read_ports, path / "ports")
+        try:
+            endpoint = await Endpoint.bind(secret_key=secret, bind=with_ports(bind, known))
+        except InvalidAddress:
+            endpoint = await Endpoint.bind(secret_key=secret, bind=bind)
+        try:
+            await asyncio.to_thread(write_ports, path / "ports", endpoint.bound(), known)
+        except BaseException:
+            await endpoint.aclose()
+            raise
+        return endpoint
 
     @property
     def id(self) -> EndpointId:

@@ -7,6 +7,7 @@ async with Endpoint.bind(secret_key=key, alpns=[b"echo/1"]) as endpoint:
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -160,11 +161,11 @@ def _open_sockets(bind: Sequence[str]) -> list[UdpSocket]:
     if not addrs or len({addr.ip.version for addr in addrs}) != len(addrs):
         raise InvalidAddress("bind one address of each family: IPv4, IPv6, or both")
     sockets: list[UdpSocket] = []
-    for text, addr in zip(bind, addrs, strict=True):
+    for addr in addrs:
         try:
             sockets.append(UdpSocket(addr))
         except OSError as error:
-            if text in ANY and addr.ip.version == 6:
+            if addr.ip.version == 6 and addr.ip.is_unspecified and len(addrs) > 1 and error.errno != errno.EADDRINUSE:
                 logger.info("no IPv6 here: %s", error)
                 continue
             for socket in sockets:

@@ -21,6 +21,8 @@ class RustError(Exception):
 class Rust:
     """``await rust.do("name", key=value)`` runs a command in the peer's process."""
 
+    script = PEER
+
     def __init__(self, kind):
         self.kind = kind
         self._ids = itertools.count()
@@ -28,7 +30,7 @@ class Rust:
 
     async def __aenter__(self):
         self._process = await asyncio.create_subprocess_exec(
-            PYTHON, str(PEER), self.kind, stdin=-1, stdout=-1, stderr=asyncio.subprocess.DEVNULL, limit=1 << 28
+            PYTHON, str(self.script), self.kind, stdin=-1, stdout=-1, stderr=asyncio.subprocess.DEVNULL, limit=1 << 28
         )
         self._reader = asyncio.create_task(self._read())
         return self
@@ -71,5 +73,5 @@ class Rust:
 
 def needs(package):
     """Skip where the Rust peer is not installed, with the reason."""
-    missing = PYTHON == sys.executable and find_spec(package) is None
+    missing = sys.executable == PYTHON and find_spec(package) is None
     return pytest.mark.skipif(missing, reason=f"{package} is not installed: pip install --group interop")

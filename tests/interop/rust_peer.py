@@ -76,6 +76,14 @@ class Iroh:
         await stream.send().stopped()
         return len(data)
 
+    async def download(self, connection):
+        """Read one incoming stream to its end; how many bytes."""
+        stream = await self.connections[connection].accept_uni()
+        total = 0
+        while data := await stream.read(1 << 20):
+            total += len(data)
+        return total
+
     async def upload(self, connection, size):
         """Send ``size`` zero bytes on a new stream; the seconds it took, from the first byte to the peer's last ack."""
         stream = await self.connections[connection].open_uni()
@@ -157,7 +165,10 @@ class Aster:
         return await self.docs.create_author()
 
     async def doc_set(self, doc, author, key, value):
-        return await self.handles[doc].set_bytes(author, bytes.fromhex(key), bytes.fromhex(value))
+        """The time just before the entry is made."""
+        now = time.time()
+        await self.handles[doc].set_bytes(author, bytes.fromhex(key), bytes.fromhex(value))
+        return now
 
     async def doc_fill(self, doc, author, count, prefix="key/"):
         """Insert ``count`` entries one by one; the seconds it took."""
@@ -205,7 +216,10 @@ class Aster:
         return len(self.topics) - 1
 
     async def gossip_broadcast(self, topic, data):
+        """The time just before the message is given away."""
+        now = time.time()
         await self.topics[topic].broadcast(bytes.fromhex(data))
+        return now
 
     async def gossip_recv(self, topic):
         kind, data = await self.topics[topic].recv()
@@ -215,6 +229,13 @@ class Aster:
         """Events up to the first of ``kind``; it."""
         while True:
             event = await self.gossip_recv(topic)
+            if kind.lower() in event["kind"].lower():
+                return event
+
+    async def doc_until(self, doc, kind):
+        """Events up to the first of ``kind``; it."""
+        while True:
+            event = await self.doc_event(doc)
             if kind.lower() in event["kind"].lower():
                 return event
 

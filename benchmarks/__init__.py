@@ -1,0 +1,1 @@
+"""Figures beside the Rust peer: ``python -m benchmarks`` (``make bench``)."""

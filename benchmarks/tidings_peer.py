@@ -1,0 +1,167 @@
+"""A tidings node in a process of its own that obeys the same JSON lines as ``tests/interop/rust_peer.py``.
+
+One driver then gives both implementations the same work, and each measures inside its own process.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
+from rust_peer import pattern  # noqa: E402
+
+from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node  # noqa: E402
+from tidings.docs_sync import ContentReady, InsertRemote  # noqa: E402
+from tidings.gossip import NeighborUp, Received  # noqa: E402
+
+BIND = ["127.0.0.1:0"]
+
+
+class Tidings:
+    async def start(self, alpns=(), directory=None):
+        self.node = await Node.open(directory, bind=BIND)
+        self.docs, self.events, self.topics, self.connections = [], [], [], []
+        return {"id": str(self.node.id), "addrs": list(map(str, self.node.endpoint.bound()))}
+
+    async def add_addr(self, peer, addrs):
+        self.node.endpoint.lookup.add(EndpointAddr.of(EndpointId.parse(peer), map(IpAddr.parse, addrs)))
+
+    # streams, on an endpoint of its own (the node's has a router)
+
+    async def stream_start(self, alpns):
+        from tidings import Endpoint
+
+        self.endpoint = await Endpoint.bind(alpns=[bytes.fromhex(alpn) for alpn in alpns], bind=BIND)
+        self.connections = []
+        return {"id": str(self.endpoint.id), "addrs": list(map(str, self.endpoint.bound()))}
+
+    async def accept(self):
+        self.connections.append(await anext(self.endpoint.incoming()))
+        return {"connection": len(self.connections) - 1}
+
+    async def connect(self, peer, addrs, alpn):
+        addr = EndpointAddr.of(EndpointId.parse(peer), map(IpAddr.parse, addrs))
+        self.connections.append(await self.endpoint.connect(addr, bytes.fromhex(alpn)))
+        return {"connection": len(self.connections) - 1}
+
+    async def upload(self, connection, size):
+        stream = await self.connections[connection].open_uni()
+        block = bytes(1 << 20)
+        start = time.perf_counter()
+        for _ in range(size >> 20):
+            await stream.write(block)
+        await stream.finish()
+        await stream.stopped()
+        return time.perf_counter() - start
+
+    async def download(self, connection):
+        stream = await self.connections[connection].accept_uni()
+        total = 0
+        while data := await stream.read(1 << 20):
+            total += len(data)
+        return total
+
+    # blobs
+
+    async def blob_add_pattern(self, size):
+        return str((await self.node.blobs.add_bytes(pattern(size))).hash)
+
+    async def blob_ticket(self, hash):
+        return str(self.node.blobs.ticket(hash))
+
+    async def blob_download(self, ticket, check_pattern=None):
+        start = time.perf_counter()
+        info = await self.node.blobs.fetch(ticket)
+        data = await self.node.blobs.read(info.hash)
+        seconds = time.perf_counter() - start
+        return {"same": data == pattern(check_pattern), "seconds": seconds}
+
+    # documents
+
+    def _keep(self, doc):
+        self.docs.append(doc)
+        self.events.append(doc.events())
+        return {"doc": len(self.docs) - 1, "id": str(doc.id)}
+
+    async def doc_create(self):
+        return self._keep(await self.node.docs.create())
+
+    async def doc_join(self, ticket):
+        return self._keep(await self.node.docs.join(DocTicket.parse(ticket), timeout=300))
+
+    async def doc_author(self):
+        return None  # the default one
+
+    async def doc_set(self, doc, author, key, value):
+        now = time.time()
+        await self.docs[doc].set(bytes.fromhex(key), bytes.fromhex(value))
+        return now
+
+    async def doc_fill(self, doc, author, count, prefix="key/"):
+        start = time.perf_counter()
+        for n in range(count):
+            await self.docs[doc].set(f"{prefix}{n:08d}", f"value {n}".encode())
+        return time.perf_counter() - start
+
+    async def doc_share(self, doc, mode):
+        return str(self.docs[doc].ticket(write=mode == "write"))
+
+    async def doc_wait(self, doc, count):
+        start = time.perf_counter()
+        while len([entry async for entry in self.docs[doc].entries()]) < count:
+            await asyncio.sleep(0.002)
+        return time.perf_counter() - start
+
+    async def doc_until(self, doc, kind):
+        wanted = InsertRemote if "insert" in kind.lower() else ContentReady
+        async for event in self.events[doc]:
+            if isinstance(event, wanted):
+                return {"time": time.time()}
+
+    # gossip
+
+    async def gossip_subscribe(self, topic, bootstrap):
+        peers = [EndpointId.parse(peer) for peer in bootstrap]
+        self.topics.append(await self.node.gossip.subscribe(bytes.fromhex(topic), bootstrap=peers))
+        return len(self.topics) - 1
+
+    async def gossip_broadcast(self, topic, data):
+        now = time.time()
+        await self.topics[topic].broadcast(bytes.fromhex(data))
+        return now
+
+    async def gossip_until(self, topic, kind):
+        wanted = Received if "received" in kind.lower() else NeighborUp
+        async for event in self.topics[topic]:
+            if isinstance(event, wanted):
+                return {"time": time.time(), "data": getattr(event, "content", b"").hex()}
+
+
+async def main():
+    peer = Tidings()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 28)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tasks = set()
+
+    async def serve(request):
+        try:
+            id, name = request.pop("id"), request.pop("do")
+            answer = {"id": id, "ok": await getattr(peer, name)(**request)}
+        except Exception as error:
+            answer = {"id": id, "error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    while line := await reader.readline():
+        task = asyncio.ensure_future(serve(json.loads(line)))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

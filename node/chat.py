@@ -1,0 +1,91 @@
+"""``tidings chat``: a room is a gossip topic, a line is a message.
+
+A message is JSON with the sender's name, its text and a nonce (the protocol swallows equal bytes). Gossip does not
+prove who wrote a message: a name is what its sender claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import stat
+import sys
+from collections.abc import AsyncIterator
+from os import fstat
+from typing import TYPE_CHECKING
+
+from ..gossip import NeighborDown, NeighborUp, Received
+from ..transport import EndpointTicket
+from .node import Node
+
+if TYPE_CHECKING:
+    from .cli import Context
+
+__all__ = ["talk"]
+
+MAX_LINE = 3000  # characters: with the name, it fits one gossip message
+MAX_NAME = 40
+
+
+async def talk(context: Context, room: str, tickets: list[str], name: str) -> None:
+    peers = [EndpointTicket.parse(ticket).addr for ticket in tickets]
+    output = context.output
+    async with Node.open(context.directory, bind=context.bind) as node:
+        ticket = str(EndpointTicket(node.addr()))
+        output.event("ticket", f"Others join with: tidings chat {room!r} {ticket}", ticket=ticket)
+        async with await node.gossip.subscribe(f"tidings chat {room}", bootstrap=peers) as topic:
+
+            async def listen() -> None:
+                async for event in topic:
+                    match event:
+                        case NeighborUp(peer):
+                            output.event("up", f"({peer.short()} is here)", peer=str(peer))
+                        case NeighborDown(peer):
+                            output.event("down", f"({peer.short()} is gone)", peer=str(peer))
+                        case Received(content):
+                            if (said := _read(content)) is not None:
+                                output.event("message", f"{said[0]}: {said[1]}", name=said[0], text=said[1])
+
+            listening = asyncio.create_task(listen())
+            try:
+                async for line in _lines():
+                    message = {"name": name[:MAX_NAME], "text": line[:MAX_LINE], "nonce": secrets.token_hex(4)}
+                    await topic.broadcast(json.dumps(message, ensure_ascii=False).encode())
+                await asyncio.sleep(0.2)  # the last line leaves before we do
+            finally:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+
+
+def _read(content: bytes) -> tuple[str, str] | None:
+    """Name and text of a message, without control characters; None for bytes that are none."""
+    try:
+        message = json.loads(content)
+        name, text = message["name"], message["text"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(name, str) or not isinstance(text, str):
+        return None
+    return _printable(name)[:MAX_NAME], _printable(text)
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())
+
+
+async def _lines() -> AsyncIterator[str]:
+    """The lines of standard input as they come, from a terminal, a pipe or a file."""
+    if stat.S_ISREG(fstat(sys.stdin.fileno()).st_mode):
+        for line in sys.stdin:
+            yield line.rstrip("\n")
+        return
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while line := await reader.readline():
+            if text := line.decode(errors="replace").rstrip("\r\n"):
+                yield text
+    finally:
+        transport.close()

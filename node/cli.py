@@ -1,0 +1,132 @@
+"""The command ``tidings``.
+
+Every command opens the node in ``--node`` (or $TIDINGS_NODE, or the user's data directory), which one process may use
+at a time. ``--json`` prints one JSON object a line. Errors go to standard error as one sentence; the exit status is 1
+for a failure, 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+import typer
+
+from ..errors import TidingsError
+from ..transport.endpoint import ANY
+from .output import Output
+
+__all__ = ["Context", "app", "main"]
+
+app = typer.Typer(
+    name="tidings",
+    help="Gossip, documents and blobs between devices that dial each other by public key.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The options that stand before the command."""
+
+    directory: Path
+    bind: tuple[str, ...]
+    output: Output
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    node: Annotated[
+        Path | None, typer.Option(help="Directory of the node.", envvar="TIDINGS_NODE", show_default="user data")
+    ] = None,
+    bind: Annotated[
+        list[str] | None, typer.Option(help="Address and port to listen on, such as 127.0.0.1:0; once a family.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log to standard error.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
+    directory = node or platformdirs.user_data_path("tidings")
+    context.obj = Context(directory, tuple(bind or ANY), Output(json))
+
+
+def run(command: Callable[[], Awaitable[Any]]) -> None:
+    """Run a command's coroutine to its end; Ctrl-C ends it quietly."""
+
+    async def whole() -> None:
+        await command()
+
+    try:
+        asyncio.run(whole())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def id(context: typer.Context) -> None:
+    """Print this node's id: the key that others dial."""
+    from .node import Node
+
+    async def command() -> None:
+        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+            context.obj.output.result(str(node.id), id=str(node.id), addresses=[str(a) for a in node.addr().direct])
+
+    run(command)
+
+
+@app.command()
+def sync(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to keep the same; made where missing.")],
+    ticket: Annotated[str | None, typer.Argument(help="Of the document to join; without it, a new one.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when both sides are the same.")] = False,
+) -> None:
+    """Keep a folder and a document the same, both ways, live, until Ctrl-C. Prints the ticket for others."""
+    from .sync_command import sync_folder
+
+    run(lambda: sync_folder(context.obj, folder, ticket, once=once))
+
+
+@app.command()
+def chat(
+    context: typer.Context,
+    room: Annotated[str, typer.Argument(help="Any text: who uses the same is in the same room.")],
+    tickets: Annotated[list[str] | None, typer.Argument(metavar="[TICKET]...", help="Of peers in the room.")] = None,
+    name: Annotated[str, typer.Option(help="What others see.", envvar="USER")] = "somebody",
+) -> None:
+    """Talk with everybody in a room; a line typed is a message. Prints the ticket for others."""
+    from .chat import talk
+
+    run(lambda: talk(context.obj, room, tickets or [], name))
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    files: Annotated[int, typer.Option(help="How many files of the Python standard library to sync.", min=10)] = 300,
+) -> None:
+    """Two real processes on this machine keep a folder the same: through edits, a kill and a restart."""
+    from .demo import demonstrate
+
+    run(lambda: demonstrate(context.obj.output, files))
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    from .doc_commands import app as doc_app
+
+    app.add_typer(doc_app, name="doc")
+    try:
+        app()
+    except TidingsError as error:
+        sys.stderr.write(f"tidings: {error}\n")
+        sys.exit(1)
