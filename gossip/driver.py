@@ -30,7 +30,7 @@ __all__ = ["ALPN", "Driver", "JoinedTopic"]
 logger = logging.getLogger(__name__)
 
 ALPN = b"/iroh-gossip/1"
-MAX_PEERS = 1024  # connected or dialled at once; further peers that dial us are refused
+MAX_PEERS = 1024  # connected or dialled at once; further ones are neither accepted nor dialled
 LINGER = 5.0  # seconds that a connection stays open after the last topic that needed it
 SWEEP = 1.0  # seconds between two sweeps
 ADDRESS_SWEEPS = 10  # sweeps between two looks at our own addresses
@@ -195,6 +195,8 @@ class Driver:
         known = self._peers.get(id)
         if isinstance(message, Disconnect) and (known is None or not known.connected):
             return  # nobody there to take leave of
+        if known is None and len(self._peers) >= MAX_PEERS:
+            return  # as if it were not there; whoever asked asks again
         if self._encoded[0] is not message:
             self._encoded = (message, frame(encode(message)))
         framed = self._encoded[1]

@@ -44,6 +44,7 @@ __all__ = ["HyParView"]
 MAX_DATA = 1024  # bytes of PeerData that we keep of one peer: a relay and dozens of addresses
 MAX_PENDING = 30  # peers asked at once: a liar who forwards invented joins makes us dial no more than these
 MAX_EXPECTED = 128  # answers awaited before old ones are swept out
+TELL_INTERVAL = 1.0  # seconds: what was on its way before our Disconnect needs no second one
 DATA_BUDGET = 3000  # bytes of PeerData in one Shuffle: with its ids it must fit a frame
 
 
@@ -65,14 +66,15 @@ class HyParView:
         "_expected",
         "_me",
         "_out",
-        "_peer_data",
         "_pause",
         "_pausing",
+        "_peer_data",
         "_pending",
         "_refusals",
         "_rng",
         "_shuffling",
         "_timers",
+        "_told",
         "active",
         "data",
         "passive",
@@ -92,6 +94,7 @@ class HyParView:
         self._asked = 0
         self._expected: dict[bytes, float] = {}  # -> until when a Neighbor from it is an answer
         self._broken_off: dict[bytes, float] = {}  # evicted while an answer was on its way -> how long to expect that
+        self._told: dict[bytes, float] = {}  # not a neighbour, and was told so -> until when it is not told again
         self._declined: dict[bytes, None] = {}
         self._refusals = 0  # in a row
         self._pause = config.refill_pause
@@ -156,6 +159,14 @@ class HyParView:
                 self._refill(now)
             case Disconnect(alive):
                 self._on_disconnect(peer, alive, now)
+
+    def heard_from(self, peer: bytes, now: float) -> None:
+        """``peer`` treats us as a neighbour. Where it is not one of ours it is told so, and both views agree again."""
+        if not self.wants(peer) and self._told.get(peer, 0.0) <= now:
+            if len(self._told) >= MAX_EXPECTED:
+                self._told = {other: until for other, until in self._told.items() if until > now}
+            self._told[peer] = now + TELL_INTERVAL
+            self._out.append(Send(peer, Disconnect(alive=True)))
 
     def peer_disconnected(self, peer: bytes, alive: bool, now: float) -> None:
         """The last connection to ``peer`` ended, or it could not be dialled.

@@ -15,7 +15,7 @@ from contextlib import suppress
 from ..transport import Connection, RecvStream, SendStream, frame, read_frame
 from ..transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
 from .codec import MAX_MESSAGE, decode
-from .messages import Message
+from .messages import Graft, IHave, Message, Payload, Prune
 from .outbound import Outbound, ends_stream
 
 __all__ = ["Link"]
@@ -28,6 +28,7 @@ WRITE_TIMEOUT = 10.0  # seconds that a peer may keep a batch waiting before it c
 MAX_STREAMS = 512  # open topic streams from one peer
 RATE = 20_000.0  # messages a second read from one connection: several times what a swarm of ours carries
 RATE_BURST = 20_000.0
+MEMBERSHIP_COST = 100  # a Join or a Shuffle makes several others work: 200 a second, where a busy swarm has a few
 YIELD_EVERY = 32  # messages handled before other tasks get a turn
 
 CLOSE_DONE = 0
@@ -121,12 +122,15 @@ class Link:
                 return
             if len(topic) != TOPIC_SIZE:
                 raise DecodeError(f"a topic is {TOPIC_SIZE} bytes, not {len(topic)}")
-            count = 0
+            count = cost = 0
             while (payload := await read_frame(stream, MAX_MESSAGE)) is not None:
-                self._on_message(topic, decode(payload))
+                message = decode(payload)
+                self._on_message(topic, message)
                 count += 1
+                cost += 1 if isinstance(message, Payload | IHave | Graft | Prune) else MEMBERSHIP_COST
                 if count % YIELD_EVERY == 0:
-                    await asyncio.sleep(self._throttle(YIELD_EVERY))
+                    await asyncio.sleep(self._throttle(cost))
+                    cost = 0
         except TimeoutError:
             self._refuse("a stream without a topic")
         except DecodeError as error:
@@ -136,10 +140,10 @@ class Link:
         finally:
             self._reading -= 1
 
-    def _throttle(self, count: int) -> float:
-        """Seconds to wait after ``count`` messages. Flow control then slows the peer down."""
+    def _throttle(self, cost: int) -> float:
+        """Seconds to wait after messages worth ``cost``. Flow control then slows the peer down."""
         now = asyncio.get_running_loop().time()
-        self._tokens = min(RATE_BURST, self._tokens + (now - self._refilled_at) * RATE) - count
+        self._tokens = min(RATE_BURST, self._tokens + (now - self._refilled_at) * RATE) - cost
         self._refilled_at = now
         return max(0.0, -self._tokens / RATE)
 

@@ -67,6 +67,8 @@ class TopicCore:
     def receive(self, peer: bytes, message: Message, now: float) -> None:
         if isinstance(message, Payload | IHave | Prune | Graft):
             self.tree.receive(peer, message, now)
+            if isinstance(message, Payload | IHave):
+                self.membership.heard_from(peer, now)
         else:
             start = len(self._out)
             self.membership.receive(peer, message, now)

@@ -1,8 +1,8 @@
 """Many `TopicCore`s in one process, in virtual time, from a seed.
 
-Links are what QUIC streams give: ordered per pair, each pair with a latency of its own; ``loss`` drops single messages (as a full
-queue does). A message to a dead node comes back to its sender as a failed connection, as does the silence of a
-neighbour that died.
+Links are what QUIC streams give: ordered per pair, each pair with a latency of its own; ``loss`` drops single
+messages (as a full queue does). A message to a dead node comes back to its sender as a failed connection, as does
+the silence of a neighbour that died.
 """
 
 from __future__ import annotations
