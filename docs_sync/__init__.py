@@ -1,0 +1,41 @@
+"""Replicated documents: signed entries, reconciliation, live sync over gossip; iroh's wire (``/iroh-sync/1``)."""
+
+from .api import Doc, Docs
+from .doc_entry import Entry
+from .events import (
+    ContentReady,
+    DocEvent,
+    EventStream,
+    InsertLocal,
+    InsertRemote,
+    Lagged,
+    NeighborDown,
+    NeighborUp,
+    PendingContentReady,
+    SyncFinished,
+)
+from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
+from .sync import ALPN
+from .tickets import DocTicket
+
+__all__ = [
+    "ALPN",
+    "Author",
+    "AuthorId",
+    "ContentReady",
+    "Doc",
+    "DocEvent",
+    "DocTicket",
+    "Docs",
+    "Entry",
+    "EventStream",
+    "InsertLocal",
+    "InsertRemote",
+    "Lagged",
+    "NamespaceId",
+    "NamespaceSecret",
+    "NeighborDown",
+    "NeighborUp",
+    "PendingContentReady",
+    "SyncFinished",
+]

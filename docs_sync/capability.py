@@ -11,6 +11,7 @@ from typing import Self
 
 from ..transport.errors import DecodeError
 from ..transport.postcard import Reader, Writer
+from .errors import ReadOnly
 from .keys import NamespaceId, NamespaceSecret
 
 __all__ = ["Capability"]
@@ -28,6 +29,12 @@ class Capability:
     @property
     def can_write(self) -> bool:
         return self.secret is not None
+
+    def check_writable(self) -> NamespaceSecret:
+        """The secret; raises ReadOnly where only reading is allowed."""
+        if self.secret is None:
+            raise ReadOnly(f"document {self.id.short()} can only be read here: join it with a write ticket")
+        return self.secret
 
     def read_only(self) -> Capability:
         return Capability(self.id)

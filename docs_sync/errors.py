@@ -55,7 +55,7 @@ class BadKey(UsageError):
 
 
 class ClockBehind(UsageError):
-    """This author's newest entry is further in the future than peers accept: set the clock, or write as another author."""
+    """This author's newest entry is too far in the future for peers: set the clock, or write as another author."""
 
 
 class DocumentClosed(UsageError):

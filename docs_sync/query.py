@@ -25,8 +25,8 @@ class Query:
     """Entries of one document.
 
     Order: "key" is by key and author, "author" by author and key. ``newest`` keeps one entry of each key, the newest of
-    all authors (or of ``author``), in key order; a key whose newest entry is a tombstone then has none. Limit and offset
-    count what is left in the end.
+    all authors (or of ``author``), in key order; a key whose newest entry is a tombstone then has none. Limit and
+    offset count what is left in the end.
     """
 
     prefix: bytes | None = None

@@ -41,6 +41,7 @@ class IdRange:
 
     def segments(self, namespace: bytes) -> list[Segment]:
         """The range inside ``namespace`` as at most two runs of ids, in the order of the walk."""
+        runs: list[tuple[bytes | None, bytes | None]]
         if self.is_whole:
             runs = [(self.x, None), (None, self.x)] if self.x[:32] == namespace else [(None, None)]
         elif self.x < self.y:

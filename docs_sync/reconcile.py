@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from .entry import EMPTY_HASH, SignedEntry
@@ -84,7 +85,7 @@ Message = Sequence[Part]
 class Summary(NamedTuple):
     """How many entries a range holds, and BLAKE3 of nothing XOR their fingerprints."""
 
-    count: int
+    size: int
     fingerprint: bytes
 
 
@@ -241,12 +242,12 @@ class _Reply:
         mine = self._store.summary(part.range)
         if mine.fingerprint == part.fingerprint:
             return
-        if mine.count <= 1 or part.fingerprint == EMPTY_HASH:
+        if mine.size <= 1 or part.fingerprint == EMPTY_HASH:
             self.items(part.range, lacking={}, have_local=False)
         elif len(self.parts) >= self._limits.max_parts:
             self.parts.append(RangeFingerprint(part.range, mine.fingerprint))
         else:
-            self._split(part.range, mine.count)
+            self._split(part.range, mine.size)
 
     def items(self, range: IdRange, *, lacking: dict[bytes, tuple[int, bytes]], have_local: bool) -> None:
         """Send what the range holds and ``lacking`` does not, or as much as still fits, and the rest's fingerprint."""
@@ -280,23 +281,19 @@ class _Reply:
         self._bytes_left -= id_size + ENTRY_OVERHEAD
         return True
 
-    def _split(self, range: IdRange, count: int) -> None:
+    def _split(self, whole: IdRange, count: int) -> None:
         """At least two entries in at most ``split`` runs of nearly equal length, which cover the range together."""
         ways = min(self._limits.split, count)
-        if range.is_whole:
-            pivots = self._store.ids_at(range, [count * way // ways for way in _upto(ways)])
+        if whole.is_whole:
+            pivots = self._store.ids_at(whole, [count * way // ways for way in range(ways)])
             bounds = [*pivots, pivots[0]]
         else:
-            pivots = self._store.ids_at(range, [count * way // ways for way in _upto(ways)[1:]])
-            bounds = [range.x, *pivots, range.y]
-        for x, y in zip(bounds, bounds[1:], strict=False):
+            pivots = self._store.ids_at(whole, [count * way // ways for way in range(1, ways)])
+            bounds = [whole.x, *pivots, whole.y]
+        for x, y in pairwise(bounds):
             run = IdRange(x, y)
             mine = self._store.summary(run)
-            if mine.count > self._limits.base:
+            if mine.size > self._limits.base:
                 self.parts.append(RangeFingerprint(run, mine.fingerprint))
             else:
                 self.items(run, lacking={}, have_local=False)
-
-
-def _upto(ways: int) -> list[int]:
-    return list(range(ways))

@@ -92,15 +92,15 @@ class EntryRows:
 
     def superseding(self, entry: SignedEntry) -> EntryId | None:
         id, record = entry.id, entry.record
-        parameters = {"namespace": id.namespace, "author": id.author, "key": id.key}
+        parameters: dict[str, object] = {"namespace": id.namespace, "author": id.author, "key": id.key}
         parameters |= {"timestamp": record.timestamp, "hash": record.hash}
         key = self._connection.execute(_SUPERSEDING, parameters).scalar()
         return None if key is None else EntryId(id.namespace, id.author, key)
 
     def remove_superseded(self, entry: SignedEntry) -> int:
         id, record = entry.id, entry.record
-        parameters = {"in_namespace": id.namespace, "of": id.author, "low": id.key, "high": _after(id.key)}
-        parameters |= {"time": record.timestamp, "content": record.hash}
+        parameters: dict[str, object] = {"in_namespace": id.namespace, "of": id.author}
+        parameters |= {"low": id.key, "high": _after(id.key), "time": record.timestamp, "content": record.hash}
         contents = self._connection.execute(_REMOVE, parameters).scalars().all()
         return sum(hash != EMPTY_HASH for hash in contents)
 

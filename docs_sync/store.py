@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from ..storage import Database, tables
 from . import reconcile
 from .capability import Capability
-from .entry import Record, SignedEntry, sign_entry
-from .errors import BadKey, ClockBehind, InvalidEntry, ReadOnly, UnknownAuthor, UnknownDocument
+from .entry import EMPTY_HASH, Record, SignedEntry, sign_entry
+from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
 from .keys import Author, AuthorId, NamespaceId
 from .messages import Abort, SyncMessage, decode_sync, encode_sync
 from .put import Put, put
@@ -155,9 +155,7 @@ class DocsStore:
         """
         if len(key) > MAX_KEY_SIZE:
             raise BadKey(f"a key has {len(key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
-        if capability.secret is None:
-            raise ReadOnly(f"document {capability.id.short()} can only be read here: join it with a write ticket")
-        secret, namespace = capability.secret, bytes(capability.id)
+        secret, namespace = capability.check_writable(), bytes(capability.id)
         newest = sa.select(sa.func.max(_e.timestamp)).where(_e.namespace == namespace, _e.author == bytes(author.id))
 
         def job(connection: sa.Connection) -> Inserted:
@@ -167,8 +165,8 @@ class DocsStore:
             entry = sign_entry(secret, author, key, record)
             if check_entry(entry.id, record, namespace, now) is not None:
                 raise ClockBehind(
-                    f"author {author.id.short()} has entries {(record.timestamp - now) / 6e7:.0f} minutes ahead of this "
-                    "machine's clock: set the clock, or write as another author"
+                    f"author {author.id.short()} has entries {(record.timestamp - now) / 6e7:.0f} minutes ahead of "
+                    "this machine's clock: set the clock, or write as another author"
                 )
             outcome = put(EntryRows(connection, namespace), entry)
             assert outcome.stored, "nothing of the author is newer than its newest entry"
@@ -233,14 +231,27 @@ class DocsStore:
     async def heads(self, namespace: NamespaceId) -> dict[bytes, int]:
         """The time of each author's newest entry, in microseconds."""
         query = sa.select(_e.author, sa.func.max(_e.timestamp)).where(_e.namespace == bytes(namespace))
-        rows = await self._database.read(lambda connection: connection.execute(query.group_by(_e.author)).all())
-        return {author: timestamp for author, timestamp in rows}
+        return await self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query.group_by(_e.author))})
 
-    async def missing_content(self, namespace: NamespaceId, limit: int) -> list[bytes]:
-        """Hashes of contents that entries name and that are not here, at most ``limit``."""
+    async def missing(self, hashes: Collection[bytes]) -> set[bytes]:
+        """Those of ``hashes`` whose content is not here."""
+        wanted = {hash for hash in hashes if hash != EMPTY_HASH}
+
+        def job(connection: sa.Connection) -> set[bytes]:
+            here = sa.select(_b.hash).where(_b.hash == sa.bindparam("wanted"), _b.state == 1)
+            return {hash for hash in wanted if connection.execute(here, {"wanted": hash}).first() is None}
+
+        return await self._database.read(job) if wanted else set()
+
+    async def missing_content(self, namespace: NamespaceId, limit: int) -> dict[bytes, int]:
+        """Contents that entries name and that are not here, at most ``limit``: hash and size, the largest claimed."""
         here = sa.exists().where(_b.hash == _e.hash, _b.state == 1)
-        wanted = sa.select(_e.hash).distinct().where(_e.namespace == bytes(namespace), _e.size > 0, ~here)
-        return await self._database.read(lambda c: list(c.execute(wanted.limit(limit)).scalars()))
+        wanted = sa.select(_e.hash, sa.func.max(_e.size)).where(_e.namespace == bytes(namespace), _e.size > 0, ~here)
+        return await self._database.read(
+            lambda connection: {
+                row[0]: row[1] for row in connection.execute(wanted.group_by(_e.hash).limit(limit))
+            }
+        )
 
     # Sync.
 
@@ -269,9 +280,7 @@ class DocsStore:
                 lambda connection: reconcile.take_values(EntryRows(connection, id), screened.message)
             )
         reply = await self._database.read(
-            lambda connection: reconcile.answer(
-                EntryRows(connection, id), screened.message, self._limits, taken.owed
-            )
+            lambda connection: reconcile.answer(EntryRows(connection, id), screened.message, self._limits, taken.owed)
         )
         return Processed(reply, taken.stored, len(entries), screened.rejected)
 

@@ -186,4 +186,3 @@ def run_session(dialler, acceptor, on_message=lambda message: None, limit=2000):
         assert count < limit, "the session does not end"
         message = sides[(count - 1) % 2].handle(message)
     return count
-

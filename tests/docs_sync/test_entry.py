@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of, sign_entry
 from tidings.docs_sync.keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from tidings.transport.errors import DecodeError, InvalidKey
@@ -36,9 +35,9 @@ def test_ids_of_the_vector_keys() -> None:
 
 
 def test_signed_bytes() -> None:
-    assert ENTRY.signed_bytes() == bytes(NAMESPACE.id) + bytes(AUTHOR.id) + b"wire-format-test" + bytes(8) + EMPTY_HASH + (
-        1_700_000_000_000_000
-    ).to_bytes(8, "big")
+    assert ENTRY.signed_bytes() == bytes(NAMESPACE.id) + bytes(AUTHOR.id) + b"wire-format-test" + bytes(
+        8
+    ) + EMPTY_HASH + (1_700_000_000_000_000).to_bytes(8, "big")
 
 
 def test_signed_entry_is_the_upstream_snapshot() -> None:
@@ -83,7 +82,9 @@ def test_an_id_under_64_bytes() -> None:
     signatures=st.binary(min_size=128, max_size=128),
 )
 def test_round_trip(key: bytes, size: int, timestamp: int, hash: bytes, signatures: bytes) -> None:
-    entry = SignedEntry(EntryId(bytes(32), bytes(32), key), Record(size, hash, timestamp), signatures[:64], signatures[64:])
+    entry = SignedEntry(
+        EntryId(bytes(32), bytes(32), key), Record(size, hash, timestamp), signatures[:64], signatures[64:]
+    )
     assert SignedEntry.read(Reader(encoded(entry))) == entry
 
 

@@ -1,11 +1,10 @@
 """Appendix A, byte for byte, and hostile bytes."""
 
 import pytest
+from docs_model import NAMESPACE_ID, MemoryStore, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from docs_model import NAMESPACE_ID, MemoryStore, entry
 from test_entry import AUTHOR, ENTRY, NAMESPACE, SIGNED_ENTRY
-
 from tidings.docs_sync.entry import EMPTY_HASH
 from tidings.docs_sync.messages import (
     MAX_OP_SIZE,
@@ -93,7 +92,9 @@ ids = st.binary(min_size=64, max_size=70)
 ranges = st.builds(IdRange, ids, ids)
 values = st.builds(
     Value,
-    st.builds(entry, key=st.binary(max_size=6), timestamp=st.integers(0, 2**64 - 1), content=st.sampled_from([None, 1])),
+    st.builds(
+        entry, key=st.binary(max_size=6), timestamp=st.integers(0, 2**64 - 1), content=st.sampled_from([None, 1])
+    ),
     st.sampled_from(ContentStatus),
 )
 parts = st.one_of(

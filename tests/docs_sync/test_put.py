@@ -3,7 +3,6 @@
 from docs_model import MemoryStore, entry, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tidings.docs_sync.put import prefix_end, put
 
 entries = st.builds(

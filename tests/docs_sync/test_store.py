@@ -8,7 +8,6 @@ import pytest
 from docs_model import AUTHORS, NAMESPACE, NAMESPACE_ID, MemoryStore, entry, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tidings.docs_sync import errors
 from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.entry import EMPTY_HASH, Record, sign_entry
@@ -108,10 +107,11 @@ def test_ranges_are_the_models(history: list, x: bytes, y: bytes, ax: int, ay: i
         model = MemoryStore(history)
         bounds = [NAMESPACE_ID + bytes(AUTHORS[a].id) + key for a, key in ((ax, x), (ay, y))]
         for range_ in (IdRange(*bounds), IdRange(bytes(64), bounds[0]), IdRange(bounds[1], b"\xff" * 64)):
+
             def look(connection, range_=range_):
                 rows = rows_of(connection)
                 summary = rows.summary(range_)
-                return list(rows.walk(range_)), summary, rows.ids_at(range_, list(range(summary.count)))
+                return list(rows.walk(range_)), summary, rows.ids_at(range_, list(range(summary.size)))
 
             walked, summary, ids = await database.read(look)
             assert [v.entry for v in walked] == [v.entry for v in model.walk(range_)]
@@ -260,7 +260,8 @@ async def test_capabilities_only_widen(store: DocsStore) -> None:
 async def test_missing_content(store: DocsStore) -> None:
     history = [entry(b"a", 1, 1), entry(b"b", 2, 2), entry(b"c", 3, None), entry(b"d", 4, 1)]
     await store._database.write(lambda connection: put_all(connection, history))
-    assert sorted(await store.missing_content(ID, 10)) == [b"\1" * 32, b"\2" * 32]
+    assert await store.missing_content(ID, 10) == {b"\1" * 32: 1, b"\2" * 32: 1}
+    assert await store.missing({b"\1" * 32, EMPTY_HASH}) == {b"\1" * 32}
 
 
 async def test_the_most_useful_peers_are_remembered(store: DocsStore) -> None:

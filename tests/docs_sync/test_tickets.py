@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.keys import NamespaceId, NamespaceSecret
 from tidings.docs_sync.tickets import DocTicket

@@ -1,7 +1,6 @@
 """Section 2.2: each rule by the error that it gives."""
 
 import pytest
-
 from tidings.docs_sync import errors
 from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, sign_entry
 from tidings.docs_sync.keys import Author, NamespaceSecret

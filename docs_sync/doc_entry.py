@@ -1,0 +1,88 @@
+"""An entry as a program sees it: where it stands, what it points at, and its content on demand."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgpack  # type: ignore[import-untyped]
+
+from ..blobs import Hash
+from .entry import SignedEntry
+from .errors import NotAValue
+from .keys import AuthorId, NamespaceId
+
+__all__ = ["CONTENT_TIMEOUT", "ContentReader", "Entry", "pack_value"]
+
+CONTENT_TIMEOUT = 30.0  # seconds that `Entry.content` waits unless told otherwise
+
+
+class ContentReader(Protocol):
+    async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes: ...
+
+
+class Entry:
+    """One author's value at one key. Equal where the signed entry is."""
+
+    __slots__ = ("_reader", "signed")
+
+    def __init__(self, signed: SignedEntry, reader: ContentReader) -> None:
+        self.signed = signed
+        self._reader = reader
+
+    @property
+    def key(self) -> bytes:
+        return self.signed.id.key
+
+    @property
+    def author(self) -> AuthorId:
+        return AuthorId(self.signed.id.author)
+
+    @property
+    def hash(self) -> Hash:
+        return Hash(self.signed.record.hash)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the content, by its author's word."""
+        return self.signed.record.size
+
+    @property
+    def timestamp(self) -> int:
+        """Microseconds since 1970, by the author's clock."""
+        return self.signed.record.timestamp
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether this deletes what the author wrote at and below the key."""
+        return self.signed.record.is_tombstone
+
+    async def content(self, timeout: float = CONTENT_TIMEOUT) -> bytes:
+        """The bytes, fetched from whoever has them; ContentMissing after ``timeout`` seconds. b"" for a tombstone."""
+        if self.is_tombstone:
+            return b""
+        return await self._reader.content(NamespaceId(self.signed.id.namespace), self.hash, self.size, timeout)
+
+    async def value(self, timeout: float = CONTENT_TIMEOUT) -> Any:
+        """What `Doc.set_value` stored. Raises NotAValue, ContentMissing."""
+        content = await self.content(timeout)
+        try:
+            return msgpack.unpackb(content)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise NotAValue(f"the content of {self.key!r} is not a msgpack value: read it with content()") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self.signed == other.signed
+
+    def __hash__(self) -> int:
+        return hash(self.signed)
+
+    def __repr__(self) -> str:
+        return f"Entry({self.key!r} by {self.author.short()}, {self.size} bytes {self.hash.short()})"
+
+
+def pack_value(value: object) -> bytes:
+    """Raises NotAValue for what msgpack cannot carry."""
+    try:
+        return bytes(msgpack.packb(value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotAValue(f"msgpack cannot carry this value: {error}") from error
