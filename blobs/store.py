@@ -54,6 +54,10 @@ Progress = Callable[[int, int], object]
 
 T = TypeVar("T")
 
+_WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
+_SIZE = sa.select(blobs.c.size).where(*_WHOLE)
+_ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
+
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
@@ -194,11 +198,11 @@ class BlobStore:
         """Bytes of the blob, None where it is not here."""
         if hash == Hash.EMPTY:
             return 0
-        query = sa.select(blobs.c.size).where(blobs.c.hash == bytes(hash), blobs.c.state == COMPLETE)
-        return await self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
+        key = {"key": bytes(hash)}
+        return await self._database.read(lambda connection: connection.execute(_SIZE, key).scalar_one_or_none())
 
     async def list(self) -> list[BlobInfo]:
-        """Every blob, by hash."""
+        """Every blob, by hash. The empty one is always here and not in the list."""
         query = sa.select(blobs.c.hash, blobs.c.size).where(blobs.c.state == COMPLETE).order_by(blobs.c.hash)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [BlobInfo(Hash(row.hash), row.size) for row in rows]
@@ -207,10 +211,8 @@ class BlobStore:
         """Open a blob. `NotFound`, or `BlobDamaged` where its file is gone."""
         if hash == Hash.EMPTY:
             return BlobReader(self, BlobInfo(hash, 0), b"", b"")
-        query = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(
-            blobs.c.hash == bytes(hash), blobs.c.state == COMPLETE
-        )
-        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        key = {"key": bytes(hash)}
+        row = await self._database.read(lambda connection: connection.execute(_ROW, key).one_or_none())
         if row is None:
             raise NotFound(f"blob {hash} is not here: fetch it first")
         info = BlobInfo(hash, row.size)
@@ -247,7 +249,10 @@ class BlobStore:
 
     async def add_bytes(self, data: bytes) -> BlobInfo:
         if len(data) <= INLINE_DATA:
-            return await self._commit_inline(Hash.of(data), bytes(data))
+            hash = Hash.of(data)
+            if await self.size(hash) is None:
+                await self._insert(hash, {"size": len(data), "data": bytes(data), "outboard": None})
+            return BlobInfo(hash, len(data))
 
         async def pieces() -> AsyncIterator[memoryview]:
             for offset in range(0, len(data), PIECE):
@@ -331,8 +336,10 @@ class BlobStore:
         """The verified bytes in the spools become a blob."""
         if data.size > MAX_SIZE:
             raise UsageError(f"a blob has at most {MAX_SIZE} bytes")
+        info = BlobInfo(hash, data.size)
         if data.in_memory:
-            return await self._commit_inline(hash, data.contents())
+            await self._insert(hash, {"size": data.size, "data": data.contents(), "outboard": None})
+            return info
         row: dict[str, object] = {"size": data.size, "data": None}
         row["outboard"] = outboard.contents() if outboard.in_memory else None
 
@@ -341,15 +348,9 @@ class BlobStore:
                 outboard.move(self._path(hash, "obao4"))
             data.move(self._path(hash, "data"))
 
-        info = BlobInfo(hash, data.size)
         await self.run(move)
         await self._insert(hash, row)
         return info
-
-    async def _commit_inline(self, hash: Hash, data: bytes) -> BlobInfo:
-        if await self.size(hash) is None:
-            await self._insert(hash, {"size": len(data), "data": data, "outboard": None})
-        return BlobInfo(hash, len(data))
 
     async def _insert(self, hash: Hash, row: dict[str, object]) -> None:
         key = blobs.c.hash == bytes(hash)
