@@ -178,8 +178,11 @@ class Peer:
         await asyncio.sleep(max(0.0, self._not_before - _now()))
         try:
             connection = await self._dial()
-        except TidingsError as error:
-            logger.debug("%r cannot be dialled: %s", self.id, error)
+        except Exception as error:
+            if isinstance(error, TidingsError):
+                logger.debug("%r cannot be dialled: %s", self.id, error)
+            else:
+                logger.exception("a fault of ours while dialling %r", self.id)
             if isinstance(self.state, Dialing) and self.state.task is asyncio.current_task():
                 self._lost(alive=False)
             return
