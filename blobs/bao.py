@@ -13,21 +13,23 @@ values do not match. No memory is set aside by it, and nothing is handed out bef
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
-
-import numpy as np
 
 from .errors import HashMismatch, TooLarge, Truncated
 from .geometry import CHUNK, GROUP_CHUNKS, PAIR, chunk_count, left_leaves, outboard_size
 from .hash import Hash
-from .outboard import ReadAt
 from .ranges import ChunkRanges
 from .reference import parent_cv
-from .vector import WORD, Words, chunk_cvs, group_cvs, pair_up, parent_cvs
 
-__all__ = ["Decoder", "Leaf", "Node", "Pairs", "encode", "plan", "response_size"]
+__all__ = ["Decoder", "Leaf", "Node", "Pairs", "ReadAt", "encode", "plan", "response_size"]
+
+# `vector` is imported where it is used: numpy takes 0.1 s to import, and small blobs need none of it.
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, size) to exactly that many bytes."""
 
 PIECE = 256 * 1024  # bytes of an encoder's piece: large enough for few wake-ups, small beside a send window
 HEADER = struct.Struct("<Q")
@@ -94,16 +96,12 @@ def encode(size: int, ranges: ChunkRanges, data: ReadAt, outboard: ReadAt) -> It
 
 def _inner_pair(node: Node, size: int, data: ReadAt) -> bytes:
     """A pair below a group, which is stored nowhere, from the group's bytes."""
+    from .vector import subtree_value
+
     offset = node.start * CHUNK
-    cvs = chunk_cvs(data(offset, min(node.chunks * CHUNK, size - offset)), node.start)
+    group = data(offset, min(node.chunks * CHUNK, size - offset))
     left = left_leaves(node.chunks)
-    return _top(cvs[:left]) + _top(cvs[left:])
-
-
-def _top(cvs: Words) -> bytes:
-    while len(cvs) > 1:
-        cvs = pair_up(cvs)
-    return cvs.tobytes()
+    return subtree_value(group[: left * CHUNK], node.start) + subtree_value(group[left * CHUNK :], node.start + left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +219,7 @@ class Decoder:
         parts = [taken[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
         pairs = [part for node, part in zip(nodes, parts, strict=True) if not node.leaf]
         runs = _runs(nodes, parts)
-        pair_values = _values(parent_cvs(np.frombuffer(b"".join(pairs), dtype=WORD).reshape(-1, 16)))
+        pair_values = _parent_values(pairs)
         leaf_values = (value for run in runs for value in run.values())
         good = 0
         for node, part in zip(nodes, parts, strict=True):
@@ -254,18 +252,19 @@ class _Run:
     def __init__(self, nodes: list[Node], parts: list[memoryview]) -> None:
         self.nodes = nodes
         self.start = nodes[0].start
-        self._ends = np.cumsum([len(part) for part in parts]).tolist()
+        self._ends = list(accumulate(map(len, parts)))
         self._data = b"".join(parts)
 
     def values(self) -> Iterator[bytes]:
         """The chaining value of each leaf. Only the last group of a blob and leaves below a group are short."""
+        from .vector import group_values, subtree_value
+
         if self.start % GROUP_CHUNKS == 0 and all(node.chunks == GROUP_CHUNKS for node in self.nodes[:-1]):
-            return _values(group_cvs(self._data, self.start))
+            yield from group_values(self._data, self.start)
+            return
         starts = [0, *self._ends]
-        return (
-            _top(chunk_cvs(self._data[start:stop], node.start))
-            for node, start, stop in zip(self.nodes, starts, self._ends, strict=False)
-        )
+        for node, start, stop in zip(self.nodes, starts, self._ends, strict=False):
+            yield subtree_value(self._data[start:stop], node.start)
 
     def head(self, leaves: int) -> bytes:
         """The bytes of the first ``leaves`` leaves."""
@@ -298,7 +297,8 @@ def _joined_pairs(nodes: list[Node], parts: list[memoryview]) -> Iterator[Pairs]
         yield Pairs(first, bytes(joined))
 
 
-def _values(cvs: Words) -> Iterator[bytes]:
-    """The rows of ``cvs`` as 32 bytes each."""
-    packed = cvs.tobytes()
-    return (packed[at : at + 32] for at in range(0, len(packed), 32))
+def _parent_values(pairs: list[memoryview]) -> Iterator[bytes]:
+    if pairs:
+        from .vector import parent_values
+
+        yield from parent_values(b"".join(pairs))

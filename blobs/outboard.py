@@ -13,15 +13,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from .bao import ReadAt
 from .geometry import GROUP, GROUP_CHUNKS, PAIR, group_count, left_leaves, walk
 from .hash import Hash
 from .reference import parent_cv
 from .vector import Words, group_cvs, pair_up
 
-__all__ = ["ReadAt", "WriteAt", "build"]
+__all__ = ["WriteAt", "build"]
 
-ReadAt = Callable[[int, int], bytes]
-"""(offset, size) to exactly that many bytes."""
 WriteAt = Callable[[int, bytes], object]
 """(offset, data): put the data there."""
 

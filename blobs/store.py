@@ -37,7 +37,6 @@ from .bao import Leaf, Pairs
 from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
 from .geometry import GROUP, PAIR
 from .hash import Hash
-from .outboard import build
 from .spool import Spool
 
 __all__ = ["BlobInfo", "BlobReader", "BlobStore", "Incoming", "Progress"]
@@ -366,6 +365,8 @@ class BlobStore:
 
     async def _build(self, data: Spool, outboard: Spool, progress: Progress | None) -> Hash:
         """Build the tree in a thread that gives up soon after this is cancelled."""
+        from .outboard import build  # with numpy, which takes 0.1 s to import
+
         loop = asyncio.get_running_loop()
         cancelled = False
 

@@ -20,7 +20,16 @@ import numpy.typing as npt
 from .geometry import CHUNK, GROUP_CHUNKS
 from .reference import BLOCK, CHUNK_END, CHUNK_START, IV, PARENT, PERMUTATION, ROOT, ROUNDS, chunk_cv, parent_cv
 
-__all__ = ["Words", "chunk_cvs", "group_cvs", "pair_up", "parent_cvs"]
+__all__ = [
+    "Words",
+    "chunk_cvs",
+    "group_cvs",
+    "group_values",
+    "pair_up",
+    "parent_cvs",
+    "parent_values",
+    "subtree_value",
+]
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 
@@ -164,3 +173,29 @@ def group_cvs(data: bytes | bytearray | memoryview, first_chunk: int) -> Words:
     for _ in range(GROUP_CHUNKS.bit_length() - 1):
         cvs = pair_up(cvs)
     return cvs
+
+
+# The same as plain bytes, for those who compare.
+
+
+def group_values(data: bytes, first_chunk: int) -> list[bytes]:
+    """`group_cvs`, each as 32 bytes."""
+    return _values(group_cvs(data, first_chunk))
+
+
+def parent_values(pairs: bytes) -> list[bytes]:
+    """The chaining values, 32 bytes each, of the nodes over the 64-byte pairs that are joined in ``pairs``."""
+    return _values(parent_cvs(np.frombuffer(pairs, dtype=WORD).reshape(-1, 16)))
+
+
+def subtree_value(data: bytes, first_chunk: int) -> bytes:
+    """The chaining value, 32 bytes, of the subtree that has exactly these bytes."""
+    cvs = chunk_cvs(data, first_chunk)
+    while len(cvs) > 1:
+        cvs = pair_up(cvs)
+    return cvs.tobytes()
+
+
+def _values(cvs: Words) -> list[bytes]:
+    packed = cvs.tobytes()
+    return [packed[at : at + 32] for at in range(0, len(packed), 32)]

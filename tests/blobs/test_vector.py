@@ -40,3 +40,11 @@ def test_more_chunks_than_one_tile() -> None:
     while len(cvs) > 2:
         cvs = vector.pair_up(cvs)
     assert parent_cv(cvs[0].tobytes(), cvs[1].tobytes(), root=True) == blake3.blake3(data).digest()
+
+
+def test_values_are_the_same_as_bytes() -> None:
+    data = pattern(40_000)
+    groups = [cv.tobytes() for cv in vector.group_cvs(data, 16)]
+    assert vector.group_values(data, 16) == groups
+    assert vector.parent_values(groups[0] + groups[1]) == [parent_cv(groups[0], groups[1])]
+    assert vector.subtree_value(data, 16) == tree_cv(data, 16)
