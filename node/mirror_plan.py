@@ -219,10 +219,8 @@ def _make_good(
         synced = replace(before, seen=_seen(before.seen, [rival]))
         if rival.hash is None or rival.hash in (own.hash, newest.hash):
             return Record(synced)
-        if own.hash is not None:
+        if own.hash is not None or newest.hash is not None:  # what we would write at the path itself would replace ours
             return Rescue(rival, conflict_path(path, rival.timestamp, rival.hash), synced)
-        if newest is not own:  # somebody wrote after our deletion, and that stands
-            return Record(synced)
         # Once revived it is our own version; the path itself is fetched by the next step.
         return _if_newer(newest, now_us) or Revive(rival, synced)
     return None
