@@ -76,7 +76,7 @@ class Docs:
 
     async def open(self, id: NamespaceId | str) -> Doc:
         """Make a document of this node live; the same `Doc` where it is already. Raises UnknownDocument."""
-        return await self._go_live(NamespaceId.parse(id) if isinstance(id, str) else NamespaceId(bytes(id)), ())
+        return await self._go_live(_id(id), ())
 
     async def join(self, ticket: DocTicket | str, *, timeout: float = 30.0) -> Doc:
         """Get a document from those who have it; returns when the first sync is done.
@@ -89,11 +89,13 @@ class Docs:
         await self._store.add_namespace(ticket.capability)
         for node in ticket.nodes:
             self._endpoint.lookup.add(node)
-        peers = [node.id for node in ticket.nodes]
+        peers = [node.id for node in ticket.nodes if node.id != self._endpoint.id]
         already = self._open.get(ticket.id)
         events = EventStream() if already is None else already.events()
         doc = await self._go_live(ticket.id, peers, events)
         doc._capability = await self._store.capability(ticket.id)
+        if not peers:  # our own ticket: everything that it names is here
+            return doc
         error = "no peer of the ticket answered"
         try:
             async with asyncio.timeout(timeout):
@@ -116,8 +118,9 @@ class Docs:
         for id in await self._store.namespaces():
             yield self._open.get(id) or Doc(self, await self._store.capability(id))
 
-    async def drop(self, id: NamespaceId) -> None:
+    async def drop(self, id: NamespaceId | str) -> None:
         """Forget a document and its keys here; others keep it. Contents stay with the blobs."""
+        id = _id(id)
         async with self._opening:
             if (doc := self._open.pop(id, None)) is not None:
                 await doc._stop()
@@ -336,6 +339,10 @@ class Doc:
 
     def __repr__(self) -> str:
         return f"Doc({self.id.short()})"
+
+
+def _id(id: NamespaceId | str) -> NamespaceId:
+    return NamespaceId.parse(id) if isinstance(id, str) else id
 
 
 def _key(key: str | bytes) -> bytes:

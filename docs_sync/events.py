@@ -142,6 +142,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._streams: WeakSet[EventStream] = WeakSet()
+        self._closed = False
 
     def subscribe(self) -> EventStream:
         stream = EventStream()
@@ -150,11 +151,14 @@ class EventHub:
 
     def add(self, stream: EventStream) -> None:
         self._streams.add(stream)
+        if self._closed:
+            stream.close()
 
     def publish(self, event: DocEvent) -> None:
         for stream in self._streams:
             stream.push(event)
 
     def close(self) -> None:
+        self._closed = True
         for stream in self._streams:
             stream.close()

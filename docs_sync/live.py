@@ -224,6 +224,7 @@ class LiveDocument:
         self._events.publish(event)
         if event.error is not None:
             return
+        is_latest = bool(self._useful) and self._useful[-1] == event.peer
         if event.peer in self._useful:
             self._useful.remove(event.peer)
         self._useful.append(event.peer)
@@ -232,8 +233,9 @@ class LiveDocument:
             self._broadcast(SyncReport(bytes(self.namespace), tally.heads), neighbors_only=True)
         self._pending_told = False
         self._tell_pending()
-        with suppress(TidingsError):  # the disk is full: the sync itself went well
-            await self._store.remember_peer(self.namespace, bytes(event.peer))
+        if not is_latest:
+            with suppress(TidingsError):  # the disk is full: the sync itself went well
+                await self._store.remember_peer(self.namespace, bytes(event.peer))
 
     def _is_known(self, peer: EndpointId) -> bool:
         return peer in self.neighbors or peer in self._anchors

@@ -16,6 +16,7 @@ from random import Random
 
 from ..errors import TidingsError
 from ..transport import BiStream, Connection, Endpoint, EndpointId
+from .errors import SyncRefused
 from .events import SyncFinished, SyncReason
 from .keys import NamespaceId
 from .messages import AbortReason, Init
@@ -116,7 +117,7 @@ class Sessions:
     async def _dial(self, peer: EndpointId, reason: SyncReason) -> None:
         connection: Connection | None = None
         state = self._peers[peer]
-        started, tally, error = time.time(), Tally(), "cancelled"
+        started, tally, error, crossed = time.time(), Tally(), "cancelled", False
         try:
             async with self._context.dials:
                 try:
@@ -128,12 +129,19 @@ class Sessions:
                 else:
                     session = self._session(peer, stream)
                     tally = session.tally
-                    error = await _outcome(session.dial())
+                    try:
+                        error = await _outcome(session.dial())
+                    except SyncRefused as refused:
+                        error = str(refused)
+                        crossed = refused.reason is AbortReason.ALREADY_SYNCING
         finally:
             state.dial_ended(ok=not error, now=_now())
             if connection is not None and error:
                 connection.close(0, "sync failed")
-        await self._finish(peer, reason, started, tally, error)
+        if crossed:  # the peer's own dial is on its way, or here: that one counts
+            self._follow_up(peer, tally, error)
+        else:
+            await self._finish(peer, reason, started, tally, error)
         if connection is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LINGER):
@@ -162,16 +170,20 @@ class Sessions:
         await self._finish(peer, "accept", started, session.tally, error)
 
     async def _finish(self, peer: EndpointId, reason: SyncReason, started: float, tally: Tally, error: str) -> None:
+        self._follow_up(peer, tally, error)
+        if error:
+            logger.info("sync of %s with %s failed: %s", self._namespace.short(), peer.short(), error)
+        event = SyncFinished(peer, reason, started, time.time(), tally.received, tally.sent, error or None)
+        await self._on_finished(event, tally)
+
+    def _follow_up(self, peer: EndpointId, tally: Tally, error: str) -> None:
+        """Sync once more where that was asked for meanwhile, or where the peer may need it."""
         if not error and tally.needs_another:
             self.want(peer, "again")
         state = self._peers.get(peer)
         if state is not None and state.again and state.due(_now()):
             self.want(peer, "again")
         self._forget(peer)
-        if error:
-            logger.info("sync of %s with %s failed: %s", self._namespace.short(), peer.short(), error)
-        event = SyncFinished(peer, reason, started, time.time(), tally.received, tally.sent, error or None)
-        await self._on_finished(event, tally)
 
     async def _end_accepted(self, peer: EndpointId) -> None:
         """Return once the session that the peer has abandoned is over; it may be about to end by itself."""
@@ -203,9 +215,11 @@ class Sessions:
 
 
 async def _outcome(session: Awaitable[None]) -> str:
-    """Run it; "" where it went well, else why not. Only a cancellation goes through."""
+    """Run it; "" where it went well, else why not. Only a cancellation and SyncRefused go through."""
     try:
         await session
+    except SyncRefused:
+        raise
     except (TidingsError, TimeoutError) as failure:
         return _text(failure)
     except Exception as failure:

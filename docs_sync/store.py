@@ -248,9 +248,7 @@ class DocsStore:
         here = sa.exists().where(_b.hash == _e.hash, _b.state == 1)
         wanted = sa.select(_e.hash, sa.func.max(_e.size)).where(_e.namespace == bytes(namespace), _e.size > 0, ~here)
         return await self._database.read(
-            lambda connection: {
-                row[0]: row[1] for row in connection.execute(wanted.group_by(_e.hash).limit(limit))
-            }
+            lambda connection: {row[0]: row[1] for row in connection.execute(wanted.group_by(_e.hash).limit(limit))}
         )
 
     # Sync.

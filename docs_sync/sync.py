@@ -93,8 +93,11 @@ class SyncSession:
 
     async def accept(self, init: Init) -> None:
         """Serve the session that ``init`` opened. Raises as `dial`."""
-        if await self._step(init.message):
-            await self._alternate()
+        try:
+            if await self._step(init.message):
+                await self._alternate()
+        except SyncRefused as error:
+            raise SyncViolation("the peer aborted a sync that it began") from error
         await _close(self._stream)
 
     async def _alternate(self) -> None:

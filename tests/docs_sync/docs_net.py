@@ -26,7 +26,7 @@ class Node:
 
 @asynccontextmanager
 async def node(directory: Path, *, secret: SecretKey | None = None, in_memory: bool = True, port: int = 0):
-    directory.mkdir(exist_ok=True, parents=True)
+    directory.mkdir(exist_ok=True, parents=True)  # noqa: ASYNC240
     database = await Database.open(None if in_memory else directory / "node.db")
     async with Endpoint.bind(secret_key=secret, bind=[f"127.0.0.1:{port}"]) as endpoint:
         blobs = Blobs(endpoint, database, directory / "blobs")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from docs_net import contents, eventually, node
-
 from tidings.docs_sync import (
     ContentReady,
     DocTicket,
@@ -193,7 +192,7 @@ async def test_hostile_streams(tmp_path: Path) -> None:
                 await stream.send.write(data)
                 await stream.send.finish()
                 await stream.recv.read_to_end(1000)
-            except (PeerError, Exception) as error:  # noqa: BLE001
+            except (PeerError, Exception) as error:
                 assert error
             connection.close()
         connection = await b.endpoint.connect(a.endpoint.addr(), ALPN)
