@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
-from rust_peer import pattern  # noqa: E402
-
-from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node  # noqa: E402
-from tidings.docs_sync import ContentReady, InsertRemote  # noqa: E402
-from tidings.gossip import NeighborUp, Received  # noqa: E402
+from rust_peer import pattern
+from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node
+from tidings.docs_sync import ContentReady, InsertRemote
+from tidings.gossip import NeighborUp, Received
 
 BIND = ["127.0.0.1:0"]
 
@@ -26,8 +25,9 @@ class Tidings:
         self.docs, self.events, self.topics, self.connections = [], [], [], []
         return {"id": str(self.node.id), "addrs": list(map(str, self.node.endpoint.bound()))}
 
-    async def add_addr(self, peer, addrs):
-        self.node.endpoint.lookup.add(EndpointAddr.of(EndpointId.parse(peer), map(IpAddr.parse, addrs)))
+    async def learn(self, ticket):
+        for addr in DocTicket.parse(ticket).nodes:
+            self.node.endpoint.lookup.add(addr)
 
     # streams, on an endpoint of its own (the node's has a router)
 
@@ -110,16 +110,13 @@ class Tidings:
         return str(self.docs[doc].ticket(write=mode == "write"))
 
     async def doc_wait(self, doc, count):
-        start = time.perf_counter()
         while len([entry async for entry in self.docs[doc].entries()]) < count:
             await asyncio.sleep(0.002)
-        return time.perf_counter() - start
 
     async def doc_until(self, doc, kind):
         wanted = InsertRemote if "insert" in kind.lower() else ContentReady
-        async for event in self.events[doc]:
-            if isinstance(event, wanted):
-                return {"time": time.time()}
+        await anext(event async for event in self.events[doc] if isinstance(event, wanted))
+        return {"time": time.time()}
 
     # gossip
 
@@ -135,9 +132,8 @@ class Tidings:
 
     async def gossip_until(self, topic, kind):
         wanted = Received if "received" in kind.lower() else NeighborUp
-        async for event in self.topics[topic]:
-            if isinstance(event, wanted):
-                return {"time": time.time(), "data": getattr(event, "content", b"").hex()}
+        await anext(event async for event in self.topics[topic] if isinstance(event, wanted))
+        return {"time": time.time()}
 
 
 async def main():

@@ -19,5 +19,7 @@ async def aster(node):
     async with Rust("aster") as rust:
         started = await rust.do("start")
         rust.addr = EndpointAddr.of(EndpointId.parse(started["id"]), map(IpAddr.parse, started["addrs"]))
-        await rust.do("add_addr", peer=str(node.id), addrs=list(map(str, node.endpoint.bound())))
+        introduction = await node.docs.create()
+        await rust.do("learn", ticket=str(introduction.ticket()))
+        await introduction.close()
         yield rust

@@ -3,9 +3,7 @@
 import pytest
 from tidings.blobs import ALPN, Blobs, BlobTicket, Hash, NotProvided, ProvidersExhausted
 from tidings.blobs.bao import encode
-from tidings.blobs.geometry import outboard_size
 from tidings.blobs.messages import GetRequest
-from tidings.blobs.outboard import build
 from tidings.blobs.ranges import ChunkRanges, ChunkRangesSeq
 from tidings.storage import Database
 from tidings.transport import Endpoint, EndpointAddr, EndpointId, IpAddr, Router
@@ -19,17 +17,6 @@ SIZES = [0, 1, 1024, 16384, 16385, 1 << 20, 20 << 20]
 def pattern(size):
     block = bytes(i % 251 for i in range(251))
     return (block * (size // 251 + 1))[:size]
-
-
-def encoded(data, ranges):
-    """(hash, the answer that tidings would give)."""
-    pairs = bytearray(outboard_size(len(data)))
-
-    def write(offset, piece):
-        pairs[offset : offset + len(piece)] = piece
-
-    hash = build(lambda o, n: data[o : o + n], len(data), write)
-    return hash, b"".join(encode(len(data), ranges, lambda o, n: data[o : o + n], lambda o, n: bytes(pairs[o : o + n])))
 
 
 @pytest.fixture
@@ -113,11 +100,13 @@ async def test_a_blob_that_is_not_there(rust, ours):
     ],
 )
 async def test_ranges_are_encoded_alike(rust, ours, boundaries):
-    endpoint, _ = ours
+    endpoint, blobs = ours
     peer = await started(rust)
     for size in (100_000, 4096, 5 * 16384):
         await rust.do("blob_add_pattern", size=size)
-        hash, expected = encoded(pattern(size), ChunkRanges(boundaries))
+        hash = (await blobs.add_bytes(pattern(size))).hash
+        async with await blobs.reader(hash) as reader:
+            expected = b"".join(encode(size, ChunkRanges(boundaries), reader.data_at, reader.outboard_at))
         connection = await endpoint.connect(peer, ALPN)
         stream = await connection.open_bi()
         await stream.send.write(GetRequest(hash, ChunkRangesSeq.blob(ChunkRanges(boundaries))).encode())

@@ -14,14 +14,13 @@ TOPIC = b"\7" * 32
 
 async def until(topic, kind, timeout=20):
     async with asyncio.timeout(timeout):
-        async for event in topic:
-            if isinstance(event, kind):
-                return event
+        return await anext(event async for event in topic if isinstance(event, kind))
 
 
 async def we_bootstrap(node, aster):
-    theirs = await aster.do("gossip_subscribe", topic=TOPIC.hex(), bootstrap=[])
-    return await node.gossip.subscribe(TOPIC, bootstrap=[aster.addr]), theirs
+    subscribing = asyncio.create_task(aster.do("gossip_subscribe", topic=TOPIC.hex(), bootstrap=[]))
+    ours = await node.gossip.subscribe(TOPIC, bootstrap=[aster.addr])
+    return ours, await subscribing  # the Rust call returns with its first neighbour
 
 
 async def they_bootstrap(node, aster):
