@@ -364,26 +364,24 @@ class BlobStore:
         await self._database.write(insert)
 
     async def _build(self, data: Spool, outboard: Spool, progress: Progress | None) -> Hash:
-        """Build the tree in a thread that gives up soon after this is cancelled."""
+        """Build the tree from the spooled bytes, 1 MiB in a thread at a time."""
         from .outboard import build  # with numpy, which takes 0.1 s to import
 
-        loop = asyncio.get_running_loop()
-        cancelled = False
+        tree = build(data.size, outboard.write)
 
-        def read(offset: int, size: int) -> bytes:
-            if cancelled:
-                raise asyncio.CancelledError
+        def step(offset: int, size: int) -> tuple[int, int] | Hash:
+            try:
+                return tree.send(data.read(offset, size))
+            except StopIteration as end:
+                root: Hash = end.value
+                return root
+
+        wanted: tuple[int, int] | Hash = next(tree)
+        while not isinstance(wanted, Hash):
             if progress is not None:
-                loop.call_soon_threadsafe(progress, offset, data.size)
-            return data.read(offset, size)
-
-        work = asyncio.ensure_future(self.run(build, read, data.size, outboard.write))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            cancelled = True
-            await asyncio.wait([work])
-            raise
+                progress(wanted[0], data.size)
+            wanted = await self.run(step, *wanted)
+        return wanted
 
     def _path(self, hash: Hash, kind: str) -> Path:
         name = str(hash)

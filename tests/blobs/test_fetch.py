@@ -125,6 +125,24 @@ async def test_a_pooled_connection_that_the_peer_closed_is_dialled_again(peers: 
     assert len(a.connections) == 3
 
 
+async def test_a_dead_provider_costs_one_dial(peers: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = await peers()
+    dials = 0
+
+    async def connect(target: object, alpn: bytes, *, timeout: float) -> Connection:
+        nonlocal dials
+        dials += 1
+        await asyncio.sleep(0.05)
+        raise Unreachable("nobody answered")
+
+    monkeypatch.setattr(b.endpoint, "connect", connect)
+    dead = SecretKey.generate().public
+    fetches = [b.blobs.fetch(Hash.of(b"%d" % number), [dead]) for number in range(20)]
+    results = await asyncio.gather(*fetches, return_exceptions=True)
+    assert all(isinstance(result, ProvidersExhausted) for result in results)
+    assert dials == 1
+
+
 async def test_two_fetches_of_one_blob_share_the_work(peers: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = await peers(), await peers()
     info = await a.blobs.add_bytes(pattern(300_000))

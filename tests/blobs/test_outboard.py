@@ -9,12 +9,23 @@ from tree import outboard, pattern
 
 def built(data: bytes) -> tuple[Hash, bytes]:
     out = bytearray(outboard_size(len(data)))
+    read = 0
 
     def write(offset: int, piece: bytes) -> None:
         assert not any(out[offset : offset + len(piece)])
         out[offset : offset + len(piece)] = piece
 
-    return build(lambda offset, size: data[offset : offset + size], len(data), write), bytes(out)
+    steps = build(len(data), write)
+    offset, size = next(steps)
+    while True:
+        assert offset == read
+        assert size <= 1 << 20
+        read += size
+        try:
+            offset, size = steps.send(data[offset : offset + size])
+        except StopIteration as end:
+            assert read == len(data)
+            return end.value, bytes(out)
 
 
 def test_vector() -> None:
