@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 
 from .. import gossip as swarm
@@ -193,27 +193,26 @@ class LiveDocument:
             while len(batch) < INCOMING_BATCH and not self._incoming.empty():
                 batch.append(self._incoming.get_nowait())
             try:
-                outcomes = await self._store.insert(self.namespace, [entry for entry, _, _ in batch])
+                received = await self._store.insert(self.namespace, [entry for entry, _, _ in batch])
             except TidingsError:
                 logger.exception("entries of %s could not be stored", self.namespace.short())
                 self._sync_neighbors()
                 await asyncio.sleep(TICK)
                 continue
             stored: dict[EndpointId, list[Value]] = {}
-            for (entry, peer, is_direct), outcome in zip(batch, outcomes, strict=True):
+            for (entry, peer, is_direct), outcome in zip(batch, received.outcomes, strict=True):
                 if isinstance(outcome, InvalidEntry):
                     logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
                 elif outcome.stored:
                     status = ContentStatus.COMPLETE if is_direct else ContentStatus.MISSING
                     stored.setdefault(peer, []).append(Value(entry, status))
             for peer, values in stored.items():
-                await self._on_stored(peer, values)
+                await self._on_stored(peer, values, received.missing)
 
     # From syncs.
 
-    async def _on_stored(self, peer: EndpointId, values: Sequence[Value]) -> None:
+    async def _on_stored(self, peer: EndpointId, values: Sequence[Value], missing: Set[bytes]) -> None:
         """Entries of others are durable: tell the program, and want their contents."""
-        missing = await self._store.missing({value.entry.record.hash for value in values})
         for entry, status in values:
             here = entry.record.hash not in missing
             self._events.publish(InsertRemote(Entry(entry, self._downloads), peer, here))

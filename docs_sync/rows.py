@@ -8,7 +8,7 @@ cheap belongs behind `summary` and `ids_at`, which is all that reconciliation as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import sqlalchemy as sa
 
@@ -57,6 +57,7 @@ _REMOVE = (
     )
     .returning(_e.hash)
 )
+_HERE = sa.select(_b.hash).where(_b.hash == sa.bindparam("wanted"), _b.state == 1)
 _INSERT = sa.insert(tables.entries)
 
 
@@ -120,6 +121,11 @@ class EntryRows:
                 "fingerprint": fingerprint_of(id, record),
             },
         )
+
+    def missing(self, hashes: Set[bytes]) -> set[bytes]:
+        """Those of ``hashes`` whose content is not here."""
+        wanted = hashes - {EMPTY_HASH}
+        return {hash for hash in wanted if self._connection.execute(_HERE, {"wanted": hash}).first() is None}
 
     # Reconciliation.
 

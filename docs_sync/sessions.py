@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -36,7 +36,7 @@ DIAL_TIMEOUT = 10.0
 SUPERSEDE_GRACE = 1.0  # seconds that an accepted session gets to end when its peer calls again
 LINGER = 0.5  # seconds that the dialler lets the acceptor close first
 
-OnStored = Callable[[EndpointId, Sequence[Value]], Awaitable[None]]
+OnStored = Callable[[EndpointId, Sequence[Value], Set[bytes]], Awaitable[None]]
 OnFinished = Callable[[SyncFinished, Tally], Awaitable[None]]
 
 
@@ -199,8 +199,8 @@ class Sessions:
             await old.ended.wait()
 
     def _session(self, peer: EndpointId, stream: BiStream) -> SyncSession:
-        async def on_stored(values: Sequence[Value]) -> None:
-            await self._on_stored(peer, values)
+        async def on_stored(values: Sequence[Value], missing: Set[bytes]) -> None:
+            await self._on_stored(peer, values, missing)
 
         return SyncSession(self._context.store, self._context.frames, self._namespace, stream, on_stored)
 

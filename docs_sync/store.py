@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from ..storage import Database, tables
 from . import reconcile
 from .capability import Capability
-from .entry import EMPTY_HASH, Record, SignedEntry, sign_entry
+from .entry import Record, SignedEntry, sign_entry
 from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
 from .keys import Author, AuthorId, NamespaceId
 from .messages import Abort, SyncMessage, decode_sync, encode_sync
@@ -41,6 +41,10 @@ _n, _a, _e, _p, _b = (
     table.c for table in (tables.namespaces, tables.authors, tables.entries, tables.sync_peers, tables.blobs)
 )
 
+_NEWEST = sa.select(sa.func.max(_e.timestamp)).where(
+    _e.namespace == sa.bindparam("namespace"), _e.author == sa.bindparam("author")
+)
+
 
 class Inserted(NamedTuple):
     """A local write: the entry and how many entries with content it replaced."""
@@ -49,11 +53,22 @@ class Inserted(NamedTuple):
     removed: int
 
 
+class Received(NamedTuple):
+    """What became of each entry of others, and the contents of the stored ones that are not here."""
+
+    outcomes: Sequence[Put | InvalidEntry]
+    missing: Set[bytes]
+
+
 class Processed(NamedTuple):
-    """One sync message: what to send back (nothing: done), what was stored, what was refused."""
+    """One sync message: what to send back (nothing: done), what was stored, what was refused.
+
+    ``missing`` are the contents of what was stored that are not here.
+    """
 
     reply: Message
     stored: Sequence[Value]
+    missing: Set[bytes]
     received: int
     rejected: Sequence[InvalidEntry]
 
@@ -156,11 +171,11 @@ class DocsStore:
         if len(key) > MAX_KEY_SIZE:
             raise BadKey(f"a key has {len(key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
         secret, namespace = capability.check_writable(), bytes(capability.id)
-        newest = sa.select(sa.func.max(_e.timestamp)).where(_e.namespace == namespace, _e.author == bytes(author.id))
+        place = {"namespace": namespace, "author": bytes(author.id)}
 
         def job(connection: sa.Connection) -> Inserted:
             now = _now_us()
-            last = connection.execute(newest).scalar()
+            last = connection.execute(_NEWEST, place).scalar()
             record = Record(size, hash, now if last is None else max(now, last + 1))
             entry = sign_entry(secret, author, key, record)
             if check_entry(entry.id, record, namespace, now) is not None:
@@ -184,17 +199,20 @@ class DocsStore:
         )
         return [verdict for batch in verdicts for verdict in batch]
 
-    async def insert(self, namespace: NamespaceId, entries: Sequence[SignedEntry]) -> list[Put | InvalidEntry]:
-        """Put entries of others in one transaction; for each what became of it."""
+    async def insert(self, namespace: NamespaceId, entries: Sequence[SignedEntry]) -> Received:
+        """Put entries of others in one transaction."""
         verdicts = await self.judge(namespace, entries)
         good = [entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict is None]
 
-        def job(connection: sa.Connection) -> list[Put]:
+        def job(connection: sa.Connection) -> tuple[list[Put], set[bytes]]:
             rows = EntryRows(connection, bytes(namespace))
-            return [put(rows, entry) for entry in good]
+            outcomes = [put(rows, entry) for entry in good]
+            stored = (entry for entry, outcome in zip(good, outcomes, strict=True) if outcome.stored)
+            return outcomes, rows.missing({entry.record.hash for entry in stored})
 
-        outcomes = iter(await self._database.write(job) if good else ())
-        return [next(outcomes) if verdict is None else verdict for verdict in verdicts]
+        outcomes, missing = await self._database.write(job) if good else ([], set())
+        each = iter(outcomes)
+        return Received([next(each) if verdict is None else verdict for verdict in verdicts], missing)
 
     async def get(self, namespace: NamespaceId, key: bytes, author: bytes | None = None) -> SignedEntry | None:
         """The newest entry at exactly ``key``, of any author or of ``author``; None where that is a tombstone."""
@@ -233,16 +251,6 @@ class DocsStore:
         query = sa.select(_e.author, sa.func.max(_e.timestamp)).where(_e.namespace == bytes(namespace))
         return await self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query.group_by(_e.author))})
 
-    async def missing(self, hashes: Collection[bytes]) -> set[bytes]:
-        """Those of ``hashes`` whose content is not here."""
-        wanted = {hash for hash in hashes if hash != EMPTY_HASH}
-
-        def job(connection: sa.Connection) -> set[bytes]:
-            here = sa.select(_b.hash).where(_b.hash == sa.bindparam("wanted"), _b.state == 1)
-            return {hash for hash in wanted if connection.execute(here, {"wanted": hash}).first() is None}
-
-        return await self._database.read(job) if wanted else set()
-
     async def missing_content(self, namespace: NamespaceId, limit: int) -> dict[bytes, int]:
         """Contents that entries name and that are not here, at most ``limit``: hash and size, the largest claimed."""
         here = sa.exists().where(_b.hash == _e.hash, _b.state == 1)
@@ -272,15 +280,19 @@ class DocsStore:
         """Take what a message brings, in one transaction, and work out the reply from a snapshot after it."""
         entries, id = reconcile.entries_of(message), bytes(namespace)
         screened = reconcile.screen(message, await self.judge(namespace, entries))
-        taken = reconcile.Taken((), ())
+
+        def job(connection: sa.Connection) -> tuple[reconcile.Taken, set[bytes]]:
+            rows = EntryRows(connection, id)
+            taken = reconcile.take_values(rows, screened.message)
+            return taken, rows.missing({value.entry.record.hash for value in taken.stored})
+
+        taken, missing = reconcile.Taken((), ()), set[bytes]()
         if len(screened.rejected) < len(entries):
-            taken = await self._database.write(
-                lambda connection: reconcile.take_values(EntryRows(connection, id), screened.message)
-            )
+            taken, missing = await self._database.write(job)
         reply = await self._database.read(
             lambda connection: reconcile.answer(EntryRows(connection, id), screened.message, self._limits, taken.owed)
         )
-        return Processed(reply, taken.stored, len(entries), screened.rejected)
+        return Processed(reply, taken.stored, missing, len(entries), screened.rejected)
 
     # Peers.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 
 from ..transport import BiStream, frame
 from ..transport.errors import ConnectionClosed, DecodeError
@@ -33,7 +33,8 @@ WRITE_TIMEOUT = 60.0  # seconds for the peer to take one of ours
 CLOSE_TIMEOUT = 10.0
 FRUITLESS_ROUNDS = 256  # messages in a row without an entry either way; 64 splits in two are 128
 
-OnStored = Callable[[Sequence[Value]], Awaitable[None]]
+OnStored = Callable[[Sequence[Value], Set[bytes]], Awaitable[None]]
+"""What a message brought, once it is durable, and the hashes of its contents that are not here."""
 
 
 class FrameReader:
@@ -69,10 +70,7 @@ class FrameReader:
 
 
 class SyncSession:
-    """`dial` or `accept` once; `tally` says what was moved, also after an error.
-
-    ``on_stored`` is awaited with the entries that a message brought, once they are durable.
-    """
+    """`dial` or `accept` once; `tally` says what was moved, also after an error."""
 
     def __init__(
         self, store: DocsStore, frames: FrameReader, namespace: NamespaceId, stream: BiStream, on_stored: OnStored
@@ -122,7 +120,7 @@ class SyncSession:
         if result.rejected:
             logger.warning("%d entries refused, the first: %s", len(result.rejected), result.rejected[0])
         if result.stored:
-            await self._on_stored(result.stored)
+            await self._on_stored(result.stored, result.missing)
         if not result.reply:
             return False
         self._fruitless = 0 if sent or result.stored else self._fruitless + 1

@@ -15,7 +15,8 @@ async def main(directory: Path) -> None:
             await doc.set(f"key/{n}", b"value %d" % n)
             if n % 10 == 9:
                 await doc.delete(f"key/{n - 5}")
-            print(n, flush=True)
+            sys.stdout.write(f"{n}\n")
+            sys.stdout.flush()
 
 
 asyncio.run(main(Path(sys.argv[1])))

@@ -223,7 +223,9 @@ async def test_entries_of_others(store: DocsStore) -> None:
     good = sign_entry(NAMESPACE, AUTHORS[0], b"good", Record(1, b"\1" * 32, now))
     forged = good._replace(namespace_signature=bytes(64))
     ahead = sign_entry(NAMESPACE, AUTHORS[0], b"late", Record(1, b"\1" * 32, now + 660_000_000))
-    outcomes = await store.insert(ID, [forged, good, ahead, good])
+    received = await store.insert(ID, [forged, good, ahead, good])
+    outcomes = received.outcomes
+    assert received.missing == {b"\1" * 32}
     assert [type(o) for o in outcomes[::2]] == [errors.BadSignature, errors.TooFarAhead]
     assert [o.stored for o in outcomes[1::2]] == [True, False]
     assert await collect(store) == [good]
@@ -261,7 +263,6 @@ async def test_missing_content(store: DocsStore) -> None:
     history = [entry(b"a", 1, 1), entry(b"b", 2, 2), entry(b"c", 3, None), entry(b"d", 4, 1)]
     await store._database.write(lambda connection: put_all(connection, history))
     assert await store.missing_content(ID, 10) == {b"\1" * 32: 1, b"\2" * 32: 1}
-    assert await store.missing({b"\1" * 32, EMPTY_HASH}) == {b"\1" * 32}
 
 
 async def test_the_most_useful_peers_are_remembered(store: DocsStore) -> None:

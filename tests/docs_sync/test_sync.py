@@ -97,7 +97,7 @@ async def side(count: int = 0, first: int = 0, limits: Limits | None = None):
 
 
 def session(store: DocsStore, stream: BiStream) -> SyncSession:
-    async def on_stored(values: list) -> None:
+    async def on_stored(values: list, missing: set) -> None:
         assert values
 
     return SyncSession(store, FrameReader(store), ID, stream, on_stored)
