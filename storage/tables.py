@@ -82,16 +82,17 @@ tags = Table(
     sqlite_with_rowid=False,
 )
 
-# What ``tidings sync`` last saw equal in the folder and in the document. folder and path are file-system bytes.
+# What ``tidings sync`` last saw equal in the folder and in the document. folder and path are file-system bytes; hash is
+# null where the file was on neither side. seen: others' versions taken into account, each author 32 and time u64 BE.
 mirror_files = Table(
     "mirror_files",
     metadata,
     Column("namespace", LargeBinary(32), primary_key=True),
     Column("folder", LargeBinary, primary_key=True),
     Column("path", LargeBinary, primary_key=True),
-    Column("hash", LargeBinary(32), nullable=False),
+    Column("hash", LargeBinary(32)),
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
-    Column("timestamp", BigInteger, nullable=False),
+    Column("seen", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )

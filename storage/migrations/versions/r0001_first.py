@@ -68,9 +68,9 @@ def upgrade() -> None:
         sa.Column("namespace", sa.LargeBinary(32), primary_key=True),
         sa.Column("folder", sa.LargeBinary, primary_key=True),
         sa.Column("path", sa.LargeBinary, primary_key=True),
-        sa.Column("hash", sa.LargeBinary(32), nullable=False),
+        sa.Column("hash", sa.LargeBinary(32)),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("mtime_ns", sa.BigInteger, nullable=False),
-        sa.Column("timestamp", sa.BigInteger, nullable=False),
+        sa.Column("seen", sa.LargeBinary, nullable=False),
         sqlite_with_rowid=False,
     )
