@@ -332,7 +332,11 @@ class Mirror:
         if local.size == 0:
             hash = EMPTY_FILE_HASH
         else:
-            hash = bytes((await self._blobs.add_path(self.folder / path)).hash)
+            try:
+                hash = bytes((await self._blobs.add_path(self.folder / path)).hash)
+            except TidingsError:
+                await self._check(path, local)  # gone or changed meanwhile is no failure
+                raise
             if hash == EMPTY_FILE_HASH:
                 self._say("skipped", path, f"{path} holds what tidings writes for an empty file: it is not synced")
                 return False

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from tidings.blobs import Hash
+from tidings.blobs import Hash, UnreadableFile
 from tidings.docs_sync.events import ContentReady, InsertLocal, InsertRemote
 from tidings.node.mirror import EMPTY_FILE, Mirror, MirrorEvent
 from tidings.node.mirror_paths import path_to_key
@@ -395,6 +395,26 @@ async def test_a_file_that_changes_while_it_is_looked_at(pair: Pair, monkeypatch
     monkeypatch.setattr(pair.a, "add_path", add_path)
     await both(pair, Side.start)
     await pair.equal({"log": b"22"})
+
+
+async def test_an_unreadable_file_is_reported_once_and_is_no_deletion(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.node.mirror.RETRY", 0.05)
+    (pair.a.folder / "f").write_bytes(b"base")
+    await both(pair, Side.start)
+    await pair.equal({"f": b"base"})
+
+    async def add_path(path: Path) -> Any:
+        raise UnreadableFile(f"cannot read {path}: Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.a, "add_path", add_path)
+        (pair.a.folder / "f").write_bytes(b"cannot be read now")
+        await until(lambda: "failed" in pair.a.kinds())
+        await asyncio.sleep(0.3)
+        assert pair.a.kinds().count("failed") == 1 and pair.b.files() == {"f": b"base"}
+    await pair.equal({"f": b"cannot be read now"})
 
 
 async def test_cancelled_at_any_moment_only_whole_files_are_there(pair: Pair) -> None:

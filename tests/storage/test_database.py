@@ -231,11 +231,11 @@ class TestKill:
         path = tmp_path / "node" / "db"
         rng = random.Random(11)
         printed: set[bytes] = set()
-        for round in range(8):
+        for round in range(7):
             process = start_writer(path, round * 1_000_000)
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
-            await asyncio.sleep(rng.uniform(0, 0.15))
+            await asyncio.sleep(rng.uniform(0, 0.1))
             process.kill()
             # The last line may be cut by the kill.
             printed |= {line[:-1].encode() for line in process.stdout if line.endswith("\n")}
