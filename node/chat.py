@@ -45,7 +45,7 @@ async def talk(context: Context, room: str, tickets: list[str], name: str) -> No
                             output.event("down", f"({peer.short()} is gone)", peer=str(peer))
                         case Received(content):
                             if (said := _read(content)) is not None:
-                                output.event("message", f"{said[0]}: {said[1]}", name=said[0], text=said[1])
+                                output.event("message", f"{said[0]}: {said[1]}", name=said[0], said=said[1])
 
             listening = asyncio.create_task(listen())
             try:

@@ -87,13 +87,12 @@ def id(context: typer.Context) -> None:
 def sync(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to keep the same; made where missing.")],
-    ticket: Annotated[str | None, typer.Argument(help="Of the document to join; without it, a new one.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="End when both sides are the same.")] = False,
+    ticket: Annotated[str | None, typer.Argument(help="Of the document to join; without it, the folder's own.")] = None,
 ) -> None:
     """Keep a folder and a document the same, both ways, live, until Ctrl-C. Prints the ticket for others."""
     from .sync_command import sync_folder
 
-    run(lambda: sync_folder(context.obj, folder, ticket, once=once))
+    run(lambda: sync_folder(context.obj, folder, ticket))
 
 
 @app.command()

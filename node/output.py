@@ -18,14 +18,14 @@ class Output:
         self.as_json = as_json
         self.console = Console(stderr=as_json, highlight=False)
 
-    def event(self, event: str, text: str, **fields: Any) -> None:
+    def event(self, event: str, text: str, /, **fields: Any) -> None:
         """Something happened: ``text`` for people, ``{"event": event, ...}`` for programs."""
         if self.as_json:
             self.line({"event": event, **fields})
         else:
             self.console.print(text, markup=False, soft_wrap=True)
 
-    def result(self, text: str, **fields: Any) -> None:
+    def result(self, text: str, /, **fields: Any) -> None:
         """What the command was asked for."""
         if self.as_json:
             self.line(fields)

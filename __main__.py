@@ -1,0 +1,5 @@
+"""``python -m tidings``: the same as the command ``tidings``."""
+
+from .node.cli import main
+
+main()
