@@ -15,6 +15,7 @@ from .events import (
     SyncFinished,
 )
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
+from .reconcile import ContentStatus
 from .sync import ALPN
 from .tickets import DocTicket
 
@@ -23,6 +24,7 @@ __all__ = [
     "Author",
     "AuthorId",
     "ContentReady",
+    "ContentStatus",
     "Doc",
     "DocEvent",
     "DocTicket",

@@ -16,10 +16,10 @@ from random import Random, SystemRandom
 from typing import ClassVar, Literal
 
 from ..blobs import Blobs, Hash
+from ..errors import NetworkError, PeerError
 from ..gossip import Gossip
 from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointId
-from ..transport.errors import DecodeError
 from .capability import Capability
 from .doc_entry import Entry, pack_value
 from .download import Downloads
@@ -155,7 +155,7 @@ class Docs:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LINGER):
                     await connection.wait_closed()
-        except (DecodeError, SyncViolation, TimeoutError) as error:
+        except (NetworkError, PeerError, TimeoutError) as error:
             logger.info("%s: %s", connection.remote_id.short(), str(error) or "too slow")
         finally:
             connection.close(0, "sync ended")

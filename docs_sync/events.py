@@ -12,6 +12,7 @@ from weakref import WeakSet
 from ..blobs import Hash
 from ..transport import EndpointId
 from .doc_entry import Entry
+from .reconcile import ContentStatus
 
 __all__ = [
     "ContentReady",
@@ -47,8 +48,8 @@ class InsertRemote:
 
     entry: Entry
     from_peer: EndpointId
-    content_here: bool
-    """Whether the content is here already; else `ContentReady` follows when it came."""
+    content_status: ContentStatus
+    """COMPLETE: the content is here already; MISSING: `ContentReady` follows when it came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ TICK = 1.0  # seconds between two looks at what is due
 REPORT_EVERY = 60.0  # seconds between two reports of our heads, give or take half
 REPORTS_TO_SYNC = 10  # of those until a full sync with one neighbour
 SOON = 1.0  # seconds until an entry that gossip could not carry is reported
+EVENTS_BETWEEN_YIELDS = 256  # published before others have their turn: a message can bring 100,000
 USEFUL_PEERS = 16  # peers of late syncs that may have contents
 
 
@@ -213,11 +214,13 @@ class LiveDocument:
 
     async def _on_stored(self, peer: EndpointId, values: Sequence[Value], missing: Set[bytes]) -> None:
         """Entries of others are durable: tell the program, and want their contents."""
-        for entry, status in values:
-            here = entry.record.hash not in missing
-            self._events.publish(InsertRemote(Entry(entry, self._downloads), peer, here))
-            if not here:
-                self._want(entry.record.hash, entry.record.size, peer if status is ContentStatus.COMPLETE else None)
+        for index, (entry, theirs) in enumerate(values):
+            if index % EVENTS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
+            ours = ContentStatus.MISSING if entry.record.hash in missing else ContentStatus.COMPLETE
+            self._events.publish(InsertRemote(Entry(entry, self._downloads), peer, ours))
+            if ours is ContentStatus.MISSING:
+                self._want(entry.record.hash, entry.record.size, peer if theirs is ContentStatus.COMPLETE else None)
 
     async def _on_synced(self, event: SyncFinished, tally: Tally) -> None:
         self._events.publish(event)

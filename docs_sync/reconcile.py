@@ -44,6 +44,7 @@ __all__ = [
     "answer",
     "entries_of",
     "initial_message",
+    "pieces",
     "screen",
     "take_values",
 ]
@@ -189,6 +190,14 @@ def screen(message: Message, verdicts: Sequence[InvalidEntry | None]) -> Screene
             part = RangeItems(part.range, good, part.have_local)
         parts.append(part)
     return Screened(parts, rejected)
+
+
+def pieces(message: Message, size: int) -> Iterator[Message]:
+    """The entries of a message in runs of at most ``size``, each for one `take_values`; their order does not matter."""
+    for part in message:
+        if isinstance(part, RangeItems):
+            for start in range(0, len(part.values), size):
+                yield [RangeItems(part.range, part.values[start : start + size], part.have_local)]
 
 
 def initial_message(store: RangeStore) -> Message:

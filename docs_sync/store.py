@@ -34,6 +34,7 @@ __all__ = ["DocsStore", "Inserted", "Processed"]
 REMEMBERED_PEERS = 5  # useful peers of a document, to dial first after a restart
 VERIFY_BATCH = 64  # entries one thread verifies before the next takes over: about 20 ms
 VERIFY_THREADS = 4
+PUT_BATCH = 500  # received entries in one job of the writer, about 0.1 s: other writes wait behind it
 SHORT_MESSAGE = 16_384  # bytes that are decoded on the event loop: under a millisecond
 
 _WRITE, _READ = 1, 2  # namespaces.kind
@@ -41,8 +42,11 @@ _n, _a, _e, _p, _b = (
     table.c for table in (tables.namespaces, tables.authors, tables.entries, tables.sync_peers, tables.blobs)
 )
 
-_NEWEST = sa.select(sa.func.max(_e.timestamp)).where(
-    _e.namespace == sa.bindparam("namespace"), _e.author == sa.bindparam("author")
+_NEWEST = sa.select(
+    sa.select(sa.func.max(_e.timestamp))
+    .where(_e.namespace == sa.bindparam("namespace"), _e.author == sa.bindparam("author"))
+    .scalar_subquery(),
+    sa.exists().where(_n.namespace == sa.bindparam("namespace")),
 )
 
 
@@ -166,7 +170,7 @@ class DocsStore:
     async def write(self, capability: Capability, author: Author, key: bytes, hash: bytes, size: int) -> Inserted:
         """Sign and put an entry of our own; size 0 with the hash of nothing is a delete.
 
-        Raises ReadOnly, BadKey, ClockBehind.
+        Raises ReadOnly, BadKey, ClockBehind, UnknownDocument (dropped meanwhile).
         """
         if len(key) > MAX_KEY_SIZE:
             raise BadKey(f"a key has {len(key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
@@ -175,7 +179,9 @@ class DocsStore:
 
         def job(connection: sa.Connection) -> Inserted:
             now = _now_us()
-            last = connection.execute(_NEWEST, place).scalar()
+            last, exists = connection.execute(_NEWEST, place).one()
+            if not exists:
+                raise UnknownDocument(f"document {capability.id.short()} was dropped here")
             record = Record(size, hash, now if last is None else max(now, last + 1))
             entry = sign_entry(secret, author, key, record)
             if check_entry(entry.id, record, namespace, now) is not None:
@@ -277,22 +283,30 @@ class DocsStore:
         return encode_sync(message)
 
     async def process(self, namespace: NamespaceId, message: Message) -> Processed:
-        """Take what a message brings, in one transaction, and work out the reply from a snapshot after it."""
+        """Take what a message brings and work out the reply from a snapshot after it.
+
+        Cut off at any moment, what was stored stays: a document is right whichever part of a message it has.
+        """
         entries, id = reconcile.entries_of(message), bytes(namespace)
         screened = reconcile.screen(message, await self.judge(namespace, entries))
 
-        def job(connection: sa.Connection) -> tuple[reconcile.Taken, set[bytes]]:
+        def job(connection: sa.Connection, piece: Message) -> tuple[reconcile.Taken, set[bytes]]:
             rows = EntryRows(connection, id)
-            taken = reconcile.take_values(rows, screened.message)
+            taken = reconcile.take_values(rows, piece)
             return taken, rows.missing({value.entry.record.hash for value in taken.stored})
 
-        taken, missing = reconcile.Taken((), ()), set[bytes]()
-        if len(screened.rejected) < len(entries):
-            taken, missing = await self._database.write(job)
+        stored: list[Value] = []
+        owed: dict[bytes, None] = {}
+        missing: set[bytes] = set()
+        for piece in reconcile.pieces(screened.message, PUT_BATCH):
+            taken, absent = await self._database.write(functools.partial(job, piece=piece))
+            stored += taken.stored
+            owed |= dict.fromkeys(taken.owed)
+            missing |= absent
         reply = await self._database.read(
-            lambda connection: reconcile.answer(EntryRows(connection, id), screened.message, self._limits, taken.owed)
+            lambda connection: reconcile.answer(EntryRows(connection, id), screened.message, self._limits, list(owed))
         )
-        return Processed(reply, taken.stored, missing, len(entries), screened.rejected)
+        return Processed(reply, stored, missing, len(entries), screened.rejected)
 
     # Peers.
 

@@ -40,8 +40,8 @@ def check_entry(id: EntryId, record: Record, namespace: bytes, now_us: int) -> I
 
 
 def verify_all(entries: Sequence[SignedEntry]) -> list[bool]:
-    """Whether both signatures of each entry hold. About 0.2 ms an entry, most of it without the interpreter lock:
-    for threads, never for the event loop."""
+    """Whether both signatures of each entry hold. About 0.3 ms an entry, most of it without the interpreter
+    lock: for threads, never for the event loop."""
     keys: dict[bytes, PublicKey] = {}
     verdicts = []
     for entry in entries:

@@ -53,6 +53,8 @@ async def test_one_node(tmp_path: Path) -> None:
         assert await reopened.get("n") is not None
         await a.docs.drop(doc.id)
         with pytest.raises(errors.UnknownDocument):
+            await reopened.set("k", b"v")
+        with pytest.raises(errors.UnknownDocument):
             await a.docs.open(doc.id)
 
 
