@@ -113,6 +113,10 @@ class Tidings:
         while len([entry async for entry in self.docs[doc].entries()]) < count:
             await asyncio.sleep(0.002)
 
+    async def doc_drain(self, doc):
+        """Throw away the events that wait."""
+        self.events[doc] = self.docs[doc].events()
+
     async def doc_until(self, doc, kind):
         wanted = InsertRemote if "insert" in kind.lower() else ContentReady
         await anext(event async for event in self.events[doc] if isinstance(event, wanted))

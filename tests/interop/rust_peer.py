@@ -246,6 +246,11 @@ class Aster:
             if kind.lower() in event["kind"].lower():
                 return event
 
+    async def doc_drain(self, doc):
+        """Throw away the events that wait."""
+        while not self.events[doc].empty():
+            self.events[doc].get_nowait()
+
     async def doc_until(self, doc, kind):
         """Events up to the first of ``kind``; it."""
         while True:
