@@ -187,10 +187,7 @@ class Sessions:
 
     async def _end_accepted(self, peer: EndpointId) -> None:
         """Return once the session that the peer has abandoned is over; it may be about to end by itself."""
-        old = self._accepting.get(peer)
-        if old is None:
-            await asyncio.sleep(0)
-            return
+        old = self._accepting[peer]
         try:
             async with asyncio.timeout(SUPERSEDE_GRACE):
                 await old.ended.wait()
