@@ -20,7 +20,7 @@ from contextlib import suppress
 from .. import gossip as swarm
 from ..blobs import Hash
 from ..errors import TidingsError
-from ..transport import BiStream, EndpointId
+from ..transport import BiStream, EndpointAddr, EndpointId
 from ..transport.errors import DecodeError
 from .doc_entry import Entry
 from .download import Downloads
@@ -79,7 +79,7 @@ class LiveDocument:
         self._downloads = downloads
         self._events = events
         self._anchors: set[EndpointId] = set()  # from tickets and of old: tried again whatever happens
-        self._useful: deque[EndpointId] = deque(maxlen=USEFUL_PEERS)
+        self._useful: deque[EndpointAddr] = deque(maxlen=USEFUL_PEERS)
         self._incoming: asyncio.Queue[tuple[SignedEntry, EndpointId, bool]] = asyncio.Queue(MAX_INCOMING)
         self._outgoing: asyncio.Queue[tuple[Op, bool]] = asyncio.Queue(MAX_OUTGOING)
         self._pending: set[bytes] = set()  # offered contents that have not settled since the last sync
@@ -92,7 +92,10 @@ class LiveDocument:
 
     async def start(self, peers: Sequence[EndpointId]) -> None:
         """Join the topic, with ``peers`` and those remembered, and sync with each."""
-        anchors = [*peers, *map(EndpointId, await self._store.remembered_peers(self.namespace))]
+        remembered = await self._store.remembered_peers(self.namespace)
+        for addr in remembered:
+            self._context.endpoint.lookup.add(addr)
+        anchors = [*peers, *(addr.id for addr in remembered)]
         self._anchors.update(peer for peer in anchors if peer != self._context.endpoint.id)
         self._topic = await self._gossip.subscribe(bytes(self.namespace), list(self._anchors))
         self._downloads.join(self.namespace, self)
@@ -136,7 +139,7 @@ class LiveDocument:
     # For the downloads.
 
     def candidates(self) -> Iterable[bytes]:
-        return map(bytes, [*reversed(self._useful), *self.neighbors, *self._anchors])
+        return map(bytes, [*(addr.id for addr in reversed(self._useful)), *self.neighbors, *self._anchors])
 
     def content_settled(self, hash: bytes, *, here: bool) -> None:
         if here:
@@ -226,10 +229,10 @@ class LiveDocument:
         self._events.publish(event)
         if event.error is not None:
             return
-        is_latest = bool(self._useful) and self._useful[-1] == event.peer
-        if event.peer in self._useful:
-            self._useful.remove(event.peer)
-        self._useful.append(event.peer)
+        addr = self._context.endpoint.lookup.get(event.peer) or EndpointAddr(event.peer)
+        is_latest = bool(self._useful) and self._useful[-1] == addr
+        self._useful = deque((old for old in self._useful if old.id != event.peer), maxlen=USEFUL_PEERS)
+        self._useful.append(addr)
         self._downloads.peer_appeared(self.namespace)
         if tally.heads:
             self._broadcast(SyncReport(bytes(self.namespace), tally.heads), neighbors_only=True)
@@ -237,7 +240,7 @@ class LiveDocument:
         self._tell_pending()
         if not is_latest:
             with suppress(TidingsError):  # the disk is full: the sync itself went well
-                await self._store.remember_peer(self.namespace, bytes(event.peer))
+                await self._store.remember_peer(self.namespace, addr)
 
     def _is_known(self, peer: EndpointId) -> bool:
         return peer in self.neighbors or peer in self._anchors

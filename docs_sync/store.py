@@ -17,6 +17,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from ..storage import Database, tables
+from ..transport import EndpointAddr
+from ..transport.postcard import Reader, Writer
 from . import reconcile
 from .capability import Capability
 from .entry import Record, SignedEntry, sign_entry
@@ -310,23 +312,26 @@ class DocsStore:
 
     # Peers.
 
-    async def remember_peer(self, namespace: NamespaceId, peer: bytes) -> None:
-        """Keep the peer among the `REMEMBERED_PEERS` that were useful last."""
-        id = bytes(namespace)
+    async def remember_peer(self, namespace: NamespaceId, addr: EndpointAddr) -> None:
+        """Keep the peer, with its address of today, among the `REMEMBERED_PEERS` that were useful last."""
+        id, peer = bytes(namespace), bytes(addr.id)
+        encoded = Writer()
+        addr.write(encoded)
         newest = sa.select(_p.peer).where(_p.namespace == id).order_by(_p.last_us.desc()).limit(REMEMBERED_PEERS)
 
         def job(connection: sa.Connection) -> None:
             connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer == peer))
-            row = {"namespace": id, "peer": peer, "last_us": _now_us()}
+            row = {"namespace": id, "peer": peer, "last_us": _now_us(), "addr": encoded.finish()}
             connection.execute(sa.insert(tables.sync_peers), row)
             connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer.not_in(newest)))
 
         await self._database.write(job)
 
-    async def remembered_peers(self, namespace: NamespaceId) -> list[bytes]:
+    async def remembered_peers(self, namespace: NamespaceId) -> list[EndpointAddr]:
         """The most useful first."""
-        query = sa.select(_p.peer).where(_p.namespace == bytes(namespace)).order_by(_p.last_us.desc())
-        return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
+        query = sa.select(_p.addr).where(_p.namespace == bytes(namespace)).order_by(_p.last_us.desc())
+        rows = await self._database.read(lambda connection: list(connection.execute(query).scalars()))
+        return [EndpointAddr.read(Reader(row)) for row in rows]
 
 
 async def newest_per_key(entries: AsyncIterator[SignedEntry]) -> AsyncIterator[SignedEntry]:

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 
 from tidings import Node
-from tidings.docs_sync import ContentReady, InsertLocal, InsertRemote
+from tidings.docs_sync import ContentReady, ContentStatus, InsertLocal, InsertRemote
 
 
 async def follow(doc, index):
@@ -27,7 +27,7 @@ async def follow(doc, index):
                 if newest is None:
                     index.pop(key, None)
                     print(f"- {key}", flush=True)
-                elif isinstance(event, InsertLocal) or event.content_here:
+                elif isinstance(event, InsertLocal) or event.content_status is ContentStatus.COMPLETE:
                     index[key] = (await newest.content()).decode()
                     print(f"+ {key}: {index[key]}", flush=True)
                 else:

@@ -50,13 +50,14 @@ entries = Table(
     sqlite_with_rowid=False,
 )
 
-# Peers that a document was synced with, to dial first after a restart.
+# Peers that a document was synced with, to dial first after a restart; `addr`, the last known address, is opaque here.
 sync_peers = Table(
     "sync_peers",
     metadata,
     Column("namespace", LargeBinary(32), primary_key=True),
     Column("peer", LargeBinary(32), primary_key=True),
     Column("last_us", BigInteger, nullable=False),
+    Column("addr", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -115,7 +115,9 @@ class Endpoint:
         if not usable:
             hint = "none of its addresses can be reached from here" if addrs else "no address of it is known"
             raise Unreachable(f"{hint}: {wanted.id}. Ask for a ticket, or add an address to the lookup")
-        return await dial(self._driver, wanted.id, alpn, usable, timeout)
+        connection = await dial(self._driver, wanted.id, alpn, usable, timeout)
+        self._remember_path(connection)
+        return connection
 
     async def incoming(self) -> AsyncIterator[Connection]:
         """Connections that others make, for ever; ends when the endpoint closes. Use one iterator at a time."""
@@ -150,6 +152,11 @@ class Endpoint:
             return
         self._incoming.append(connection)
         self._arrived.set()
+        self._remember_path(connection)
+
+    def _remember_path(self, connection: Connection) -> None:
+        """Where a peer has proved its key is the best place to dial it again: endpoints send and accept on one port."""
+        self.lookup.add(EndpointAddr.of(connection.remote_id, [path.addr for path in connection.paths()]))
 
     def _check_open(self) -> None:
         if self._closed:

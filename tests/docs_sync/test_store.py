@@ -19,6 +19,7 @@ from tidings.docs_sync.reconcile import Limits, RangeItems, Value, answer, initi
 from tidings.docs_sync.rows import EntryRows
 from tidings.docs_sync.store import DocsStore
 from tidings.storage import Database
+from tidings.transport import EndpointAddr, EndpointId, IpAddr
 
 CAPABILITY = Capability(NAMESPACE.id, NAMESPACE)
 ID = NAMESPACE.id
@@ -266,7 +267,7 @@ async def test_missing_content(store: DocsStore) -> None:
 
 
 async def test_the_most_useful_peers_are_remembered(store: DocsStore) -> None:
-    peers = [bytes([n]) * 32 for n in range(8)]
+    peers = [EndpointAddr.of(EndpointId(bytes([n]) * 32), [IpAddr.of("127.0.0.1", n)]) for n in range(8)]
     for peer in [*peers, peers[4]]:
         await store.remember_peer(ID, peer)
         await asyncio.sleep(0.001)

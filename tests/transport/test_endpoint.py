@@ -52,6 +52,15 @@ async def test_both_address_families(bind):
             assert connection.paths()[0].addr == addr
 
 
+async def test_where_a_peer_has_proved_its_key_it_is_dialled_again(pair):
+    a, b = pair
+    await a.connect(b.addr(), b"test/1")
+    await anext(b.incoming())
+    assert (await a.connect(b.id, b"test/1")).remote_id == b.id
+    a.set_alpns([b"back/1"])
+    assert (await b.connect(a.id, b"back/1")).remote_id == a.id
+
+
 async def test_who_holds_another_key_is_refused_and_never_learns_ours(pair):
     a, b = pair
     stranger = EndpointAddr.of(SecretKey.generate().public, b.addr().addrs)

@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("namespace", sa.LargeBinary(32), primary_key=True),
         sa.Column("peer", sa.LargeBinary(32), primary_key=True),
         sa.Column("last_us", sa.BigInteger, nullable=False),
+        sa.Column("addr", sa.LargeBinary, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
