@@ -59,8 +59,9 @@ async def assert_alive(a, b):
     assert await asyncio.wait_for(stream.recv.read_to_end(100), 5) == b"still here"
 
 
-def initial(size=1200, version=b"\0\0\0\1", cid=8, rng=random.Random(7)):
+def initial(size=1200, version=b"\0\0\0\1", cid=8):
     """A datagram shaped like the start of a connection, with nothing decryptable in it."""
+    rng = random.Random(7)
     head = b"\xc0" + version + bytes((cid,)) + rng.randbytes(cid) + b"\x08" + rng.randbytes(8) + b"\0"
     length = size - len(head) - 2
     return head + (length | 0x4000).to_bytes(2, "big") + rng.randbytes(length)

@@ -162,7 +162,7 @@ async def test_a_dialler_whose_key_is_refused_learns_it_before_connect_returns(p
 
 async def test_a_restarted_peer_ends_old_connections_at_once(pair):
     """A stateless reset (RFC 9000 10.3): the new process answers packets of a connection it does not know."""
-    a, b = pair
+    a, _ = pair
     secret = SecretKey.generate()
     first = await Endpoint.bind(secret_key=secret, alpns=[b"test/1"], bind=LOOPBACK)
     place = str(first.bound()[0])
