@@ -13,7 +13,7 @@ bench: $(VENV)/ready-interop ; $(RUN) -m benchmarks
 clean: ; rm -rf $(VENV) build *.egg-info
 
 # A strict editable install lets type checkers resolve the package; it links files, so a new file needs `make -B`.
-$(VENV)/ready: pyproject.toml $(wildcard *.py */*.py */*/*.py)
+$(VENV)/ready: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -q --upgrade 'pip>=25.1'
 	$(RUN) -m pip install -q -e . --config-settings editable_mode=strict --group test --group lint
