@@ -25,7 +25,6 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnection,
     QuicConnectionAdapter,
     QuicConnectionState,
 )
@@ -35,6 +34,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from .fast_path import FastPath
 from .keys import EndpointId, SecretKey
 from .raw_public_key import RawKeyCertificate, RawKeyContext, make_raw_key_context
 from .recovery import CONGESTION_CONTROL, BurstPacer
@@ -74,7 +74,7 @@ def make_configuration(secret: SecretKey, *, is_client: bool, alpns: Sequence[by
     )
 
 
-class Engine(QuicConnection):
+class Engine(FastPath):
     """``expected`` is the id that was dialled, None when accepting; ``reset_token`` gives a connection id's token."""
 
     tls: RawKeyContext
