@@ -183,14 +183,14 @@ async def test_an_engine_that_fails_costs_its_connection_only(served, monkeypatc
     a, b, _ = served
     bystander = await a.connect(b.addr(), b"echo/1")
     victim = await a.connect(b.addr(), b"echo/1")
-    original = QuicConnection.receive_datagram
+    original = Engine.receive_datagram
 
     def receive(self, data, addr, now):
         if self is victim.engine:
             raise AssertionError("a bug in the engine")
         return original(self, data, addr, now)
 
-    monkeypatch.setattr(QuicConnection, "receive_datagram", receive)
+    monkeypatch.setattr(Engine, "receive_datagram", receive)
     stream = await victim.open_bi()
     await stream.send.write(b"x")
     end = await asyncio.wait_for(victim.wait_closed(), 5)
