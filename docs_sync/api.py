@@ -347,7 +347,10 @@ def _id(id: NamespaceId | str) -> NamespaceId:
 
 def _key(key: str | bytes) -> bytes:
     if isinstance(key, str):
-        return key.encode()
+        try:
+            return key.encode()
+        except UnicodeEncodeError:
+            raise BadKey(f"the key {key!r} is not whole text: give bytes that are no UTF-8 as bytes") from None
     if isinstance(key, bytes):
         return key
     raise BadKey(f"a key is text or bytes, not {type(key).__name__}")

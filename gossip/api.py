@@ -34,7 +34,10 @@ TOPIC_SIZE = 32
 def topic_id(topic: bytes | str) -> bytes:
     """The 32 bytes that name a topic; a text is hashed (BLAKE3 of its UTF-8)."""
     if isinstance(topic, str):
-        return blake3(topic.encode()).digest()
+        try:
+            return blake3(topic.encode()).digest()
+        except UnicodeEncodeError:
+            raise InvalidTopic(f"the topic {topic!r} is not whole text: give it in UTF-8") from None
     if isinstance(topic, bytes | bytearray) and len(topic) == TOPIC_SIZE:
         return bytes(topic)
     raise InvalidTopic(f"a topic is {TOPIC_SIZE} bytes, or a text of any length that is hashed")

@@ -12,10 +12,12 @@ import secrets
 import stat
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from os import fstat
 from typing import TYPE_CHECKING
 
 from ..gossip import NeighborDown, NeighborUp, Received
+from ..gossip.errors import JoinTimeout
 from ..transport import EndpointTicket
 from .node import Node
 
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["talk"]
 
-MAX_LINE = 3000  # characters: with the name, it fits one gossip message
+MAX_TEXT = 900  # characters, four bytes each at most: they fit one gossip message; a longer line is said in pieces
 MAX_NAME = 40
+JOIN_TIMEOUT = 10.0  # seconds until lines are read though nobody of the tickets has answered
+MAX_WAITING = 65_536  # bytes of a line that are held until its end comes
+READ = 65_536  # bytes
 
 
 async def talk(context: Context, room: str, tickets: list[str], name: str) -> None:
@@ -49,13 +54,21 @@ async def talk(context: Context, room: str, tickets: list[str], name: str) -> No
 
             listening = asyncio.create_task(listen())
             try:
+                if peers:  # a line said before anybody is there is heard by nobody
+                    with suppress(JoinTimeout):
+                        await topic.joined(JOIN_TIMEOUT)
                 async for line in _lines():
-                    message = {"name": name[:MAX_NAME], "text": line[:MAX_LINE], "nonce": secrets.token_hex(4)}
-                    await topic.broadcast(json.dumps(message, ensure_ascii=False).encode())
+                    for start in range(0, len(line), MAX_TEXT):
+                        await topic.broadcast(_message(name, line[start : start + MAX_TEXT]))
                 await asyncio.sleep(0.2)  # the last line leaves before we do
             finally:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
+
+
+def _message(name: str, text: str) -> bytes:
+    said = {"name": _printable(name)[:MAX_NAME], "text": text, "nonce": secrets.token_hex(4)}
+    return json.dumps(said, ensure_ascii=False).encode()
 
 
 def _read(content: bytes) -> tuple[str, str] | None:
@@ -75,17 +88,30 @@ def _printable(text: str) -> str:
 
 
 async def _lines() -> AsyncIterator[str]:
-    """The lines of standard input as they come, from a terminal, a pipe or a file."""
-    if stat.S_ISREG(fstat(sys.stdin.fileno()).st_mode):
-        for line in sys.stdin:
-            yield line.rstrip("\n")
+    """The lines of standard input as they come, from a terminal, a pipe or a file, without control characters."""
+    rest = b""
+    async for data in _input():
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > MAX_WAITING:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            yield _printable(line.decode(errors="replace"))
+    yield _printable(rest.decode(errors="replace"))
+
+
+async def _input() -> AsyncIterator[bytes]:
+    if sys.stdin is None:
+        return
+    mode = fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):  # the event loop waits for no other
+        while data := await asyncio.to_thread(sys.stdin.buffer.read, READ):
+            yield data
         return
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     try:
-        while line := await reader.readline():
-            if text := line.decode(errors="replace").rstrip("\r\n"):
-                yield text
+        while data := await reader.read(READ):
+            yield data
     finally:
         transport.close()

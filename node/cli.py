@@ -129,3 +129,6 @@ def main() -> None:
     except TidingsError as error:
         sys.stderr.write(f"tidings: {error}\n")
         sys.exit(1)
+    except OSError as error:  # of standard output, or of a file that no layer looks after
+        sys.stderr.write(f"tidings: {error.filename or 'the output'} cannot be used: {error.strerror or error}\n")
+        sys.exit(1)

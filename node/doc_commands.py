@@ -1,8 +1,9 @@
-"""``tidings doc``: documents from the shell."""
+"""``tidings doc``: documents from the shell. Keys and values are the bytes of the command line, UTF-8 or not."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -70,10 +71,10 @@ def set_key(
             document = await node.docs.open(doc)
             if value.startswith("@"):
                 blob = await node.blobs.add_path(Path(value[1:]))
-                entry = await document.set_hash(key, blob.hash, blob.size)
+                entry = await document.set_hash(os.fsencode(key), blob.hash, blob.size)
             else:
-                data = await asyncio.to_thread(sys.stdin.buffer.read) if value == "-" else value.encode()
-                entry = await document.set(key, data)
+                data = await asyncio.to_thread(sys.stdin.buffer.read) if value == "-" else os.fsencode(value)
+                entry = await document.set(os.fsencode(key), data)
             context.obj.output.result(f"{entry.hash}  {entry.size} bytes", **described(entry))
 
     run(command)
@@ -85,7 +86,7 @@ def get(context: typer.Context, doc: DocId, key: Key) -> None:
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            entry = await document.get(key)
+            entry = await document.get(os.fsencode(key))
             if entry is None:
                 sys.stderr.write(f"tidings: there is nothing at {key!r}\n")
                 raise typer.Exit(1)
@@ -104,7 +105,7 @@ def ls(context: typer.Context, doc: DocId, prefix: Prefix = "") -> None:
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            async for entry in document.entries(prefix=prefix, newest=True):
+            async for entry in document.entries(prefix=os.fsencode(prefix), newest=True):
                 context.obj.output.result(_row(entry), **described(entry))
 
     run(command)
@@ -116,7 +117,7 @@ def rm(context: typer.Context, doc: DocId, prefix: Annotated[str, typer.Argument
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            count = await document.delete(prefix)
+            count = await document.delete(os.fsencode(prefix))
             context.obj.output.result(f"{count} deleted", deleted=count)
 
     run(command)
@@ -128,7 +129,7 @@ def watch(context: typer.Context, doc: DocId, prefix: Prefix = "") -> None:
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            await _follow(context.obj, document, prefix.encode())
+            await _follow(context.obj, document, os.fsencode(prefix))
 
     run(command)
 

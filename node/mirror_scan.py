@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def prepare_folder(folder: Path, *, known: bool) -> None:
     for directory, _, names in os.walk(folder):
         for name in names:
             if is_temporary(name):
-                Path(directory, name).unlink(missing_ok=True)
+                with suppress(OSError):  # it may stay: no scan sees it
+                    Path(directory, name).unlink(missing_ok=True)
 
 
 def scan_folder(folder: Path) -> Scan:

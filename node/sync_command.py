@@ -14,6 +14,7 @@ from ..docs_sync import Doc, DocTicket
 from ..docs_sync.errors import ReadOnly, SyncTimeout
 from .folders import bind_folder, folder_document
 from .mirror import Mirror, MirrorEvent
+from .mirror_scan import prepare_folder
 from .node import Node
 from .output import Output
 
@@ -59,6 +60,8 @@ async def sync_folder(context: Context, folder: Path, ticket: str | None) -> Non
 
 async def _document(context: Context, node: Node, folder: Path, ticket: DocTicket | None) -> Doc:
     known = await asyncio.to_thread(folder_document, context.directory, folder)
+    if known is None:  # a folder that cannot be used gets no document
+        await asyncio.to_thread(prepare_folder, folder, known=False)
     if ticket is None:
         doc = await node.docs.create() if known is None else await node.docs.open(known)
         await asyncio.to_thread(bind_folder, context.directory, folder, str(doc.id))

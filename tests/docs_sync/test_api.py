@@ -43,6 +43,8 @@ async def test_one_node(tmp_path: Path) -> None:
         with pytest.raises(errors.EmptyValue):
             await doc.set("n", b"")
         with pytest.raises(errors.BadKey):
+            await doc.set("half a pair \ud800", b"v")
+        with pytest.raises(errors.BadKey):
             await doc.set(5, b"x")
         assert await doc.delete("gr") == 1
         assert await doc.delete("gr") == 0

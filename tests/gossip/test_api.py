@@ -183,6 +183,8 @@ async def test_wrong_topics_and_peers_are_refused() -> None:
     async with members(1) as (a,):
         with pytest.raises(InvalidTopic):
             await a.gossip.subscribe(b"short")
+        with pytest.raises(InvalidTopic):
+            await a.gossip.subscribe("half a pair \ud800")
         with pytest.raises(UsageError):
             await a.gossip.subscribe("x", ["not an id"])
         with pytest.raises(UsageError):
