@@ -1,4 +1,4 @@
-"""``python -m benchmarks.kill --rounds 200``: kill a node that writes, again and again; is all that it acknowledged there?
+"""``python -m benchmarks.kill --rounds 200``: kill a node that writes, again and again.
 
 The long form of ``tests/node/test_kill.py``. Exit status 1 at the first loss; the directory is kept then.
 """

@@ -29,6 +29,11 @@ class Outcome:
     def json(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out.splitlines()]
 
+    def text(self) -> str:
+        """Standard output of a command that succeeded without a word on standard error."""
+        assert (self.code, self.err) == (0, ""), self
+        return self.out.decode().strip()
+
     def refused(self) -> str:
         """The one sentence on standard error of a command that failed as it should."""
         assert self.code == 1, self
@@ -85,8 +90,11 @@ class Program:
                 return self.said[-1]
 
     async def say(self, line: str) -> None:
+        await self.send(line.encode() + b"\n")
+
+    async def send(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.write(data)
         await self._process.stdin.drain()
 
     async def interrupt(self) -> int:
@@ -94,11 +102,9 @@ class Program:
         self._process.send_signal(2)
         return await self.ended()
 
-    async def close_input(self) -> int:
-        """The end of standard input; the exit status."""
+    def finish_input(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        return await self.ended()
 
     async def ended(self) -> int:
         assert self._process.stdout is not None
@@ -119,7 +125,7 @@ async def running(node: Path, *args: str | bytes | Path, **options: Any) -> Asyn
     log = node.with_name(node.name + ".log")
     with log.open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
-            *call(node, *args), stdin=-1, stdout=-1, stderr=stderr, limit=1 << 20, **options
+            *call(node, *args), stdout=-1, stderr=stderr, limit=1 << 20, **({"stdin": -1} | options)
         )
     program = Program(process, log)
     try:
