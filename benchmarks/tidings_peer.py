@@ -4,14 +4,12 @@ One driver then gives both implementations the same work, and each measures insi
 """
 
 import asyncio
-import json
-import os
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
-from rust_peer import pattern
+from rust_peer import obey, pattern
 from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
@@ -140,28 +138,5 @@ class Tidings:
         return {"time": time.time()}
 
 
-async def main():
-    peer = Tidings()
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 28)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    tasks = set()
-
-    async def serve(request):
-        try:
-            id, name = request.pop("id"), request.pop("do")
-            answer = {"id": id, "ok": await getattr(peer, name)(**request)}
-        except Exception as error:
-            answer = {"id": id, "error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-    while line := await reader.readline():
-        task = asyncio.ensure_future(serve(json.loads(line)))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(obey(Tidings()))

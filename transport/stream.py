@@ -8,24 +8,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
+from .keys import EndpointId
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
-__all__ = ["BiStream", "RecvStream", "SendStream"]
+__all__ = ["BiStream", "RecvStream", "SendStream", "StreamHost"]
 
 SEND_BUFFER = 1 << 20  # unacknowledged bytes a stream may hold: at 50 ms round trip, 20 MB/s
 SHARED_SEND_BUFFER = 8 << 20  # and all streams of a connection together, before each is held to FAIR_SHARE
 FAIR_SHARE = 64 << 10
 
 
+class StreamHost(Protocol):
+    """What a stream needs of its connection; ``id`` is the stream's."""
+
+    @property
+    def remote_id(self) -> EndpointId: ...
+
+    def write_stream(self, id: int, data: bytes, *, end: bool = False) -> None: ...
+
+    def reset_stream(self, id: int, code: int) -> None: ...
+
+    def stop_stream(self, id: int, code: int) -> None: ...
+
+    def credit(self, id: int, size: int, *, stream_too: bool = True) -> None: ...
+
+    def unacknowledged(self, id: int) -> int: ...
+
+    def unacknowledged_total(self) -> int: ...
+
+    def send_finished(self, id: int) -> bool: ...
+
+
 class SendStream:
     """The sending half of a stream. One task writes at a time."""
 
-    def __init__(self, connection: Connection, id: int) -> None:
+    def __init__(self, connection: StreamHost, id: int) -> None:
         self.id = id
         self._connection = connection
         self._ended = False
@@ -120,7 +139,7 @@ class SendStream:
 class RecvStream:
     """The receiving half of a stream. One task reads at a time."""
 
-    def __init__(self, connection: Connection, id: int) -> None:
+    def __init__(self, connection: StreamHost, id: int) -> None:
         self.id = id
         self._connection = connection
         self._chunks: deque[bytes] = deque()

@@ -265,8 +265,8 @@ def pattern(size):
     return (block * (size // 251 + 1))[:size]
 
 
-async def main(kind):
-    peer = {"iroh": Iroh, "aster": Aster}[kind]()
+async def obey(peer):
+    """Answer requests with the methods of ``peer`` until standard input ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 28)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -290,4 +290,4 @@ async def main(kind):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(obey({"iroh": Iroh, "aster": Aster}[sys.argv[1]]()))
