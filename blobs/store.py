@@ -55,6 +55,7 @@ T = TypeVar("T")
 
 _WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
 _SIZE = sa.select(blobs.c.size).where(*_WHOLE)
+_FORGET = sa.delete(blobs).where(blobs.c.hash == sa.bindparam("key"))
 _ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
 
 
@@ -207,7 +208,9 @@ class BlobStore:
         return [BlobInfo(Hash(row.hash), row.size) for row in rows]
 
     async def reader(self, hash: Hash) -> BlobReader:
-        """Open a blob. `NotFound`, or `BlobDamaged` where its file is gone."""
+        """Open a blob. `NotFound`; `BlobDamaged` where its file is gone or of another size: then it is forgotten, so
+        that it can be fetched or added again.
+        """
         if hash == Hash.EMPTY:
             return BlobReader(self, BlobInfo(hash, 0), b"", b"")
         key = {"key": bytes(hash)}
@@ -217,13 +220,11 @@ class BlobStore:
         info = BlobInfo(hash, row.size)
         if row.data is not None:
             return BlobReader(self, info, row.data, b"")
-        data = await self.run(self._open, hash, "data")
         try:
-            outboard = row.outboard if row.outboard is not None else await self.run(self._open, hash, "obao4")
-        except BaseException:
-            os.close(data)
+            return BlobReader(self, info, *await self.run(self._open, info, row.outboard))
+        except BlobDamaged:
+            await self._database.write(lambda connection: connection.execute(_FORGET, key))
             raise
-        return BlobReader(self, info, data, outboard)
 
     async def export(self, hash: Hash, target: Path) -> None:
         """Write the blob to ``target``, which appears whole or not at all and replaces what was there."""
@@ -387,11 +388,24 @@ class BlobStore:
         name = str(hash)
         return self._data / name[:2] / f"{name}.{kind}"
 
-    def _open(self, hash: Hash, kind: str) -> int:
+    def _open(self, info: BlobInfo, outboard: bytes | None) -> tuple[int, bytes | int]:
+        """The file of the data and, where the row has none, that of the outboard; blocks."""
+        opened: list[int] = []
         try:
-            return os.open(self._path(hash, kind), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise BlobDamaged(f"a file of blob {hash} cannot be opened ({error.strerror}): fetch it again") from error
+            opened.append(os.open(self._path(info.hash, "data"), os.O_RDONLY | os.O_CLOEXEC))
+            if outboard is None:
+                opened.append(os.open(self._path(info.hash, "obao4"), os.O_RDONLY | os.O_CLOEXEC))
+            size = os.fstat(opened[0]).st_size
+            if size != info.size:
+                raise BlobDamaged(f"the file of blob {info.hash} has {size} bytes of {info.size}: fetch it again")
+        except BaseException as error:
+            for file in opened:
+                os.close(file)
+            if isinstance(error, OSError):
+                why = f"a file of blob {info.hash} cannot be opened ({error.strerror}): fetch it again"
+                raise BlobDamaged(why) from error
+            raise
+        return opened[0], outboard if outboard is not None else opened[1]
 
 
 def _open_regular(path: Path) -> FileIO:

@@ -178,19 +178,31 @@ async def test_leftovers_are_swept_and_blobs_survive(database: Database, tmp_pat
         (tmp_path / "blobs" / "temp" / "half.temp").write_bytes(b"half")
 
 
-async def test_damage_is_told(store: BlobStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "damage"), [("data", "cut"), ("data", "gone"), ("obao4", "gone")])
+async def test_damage_is_told_once_and_the_blob_can_be_added_again(
+    store: BlobStore, tmp_path: Path, kind: str, damage: str
+) -> None:
+    size = 5 << 20  # large enough for an outboard in a file
+    info = await store.add_bytes(pattern(size))
+    (file,) = (tmp_path / "blobs" / "data").glob(f"*/*.{kind}")
+    if damage == "cut":
+        os.truncate(file, 100)
+    else:
+        file.unlink()
+    with pytest.raises(BlobDamaged, match="fetch it again"):
+        await store.reader(info.hash)
+    assert await store.size(info.hash) is None
+    await store.add_bytes(pattern(size))
+    assert await read(store, info.hash) == pattern(size)
+
+
+async def test_a_file_that_shrinks_while_it_is_open_is_told(store: BlobStore, tmp_path: Path) -> None:
     info = await store.add_bytes(pattern(LARGE))
     (file,) = (tmp_path / "blobs" / "data").glob("*/*.data")
-    (pairs,) = (tmp_path / "blobs" / "data").glob("*/*.obao4")
-    os.truncate(file, 100)
-    with pytest.raises(BlobDamaged, match="too short"):
-        await read(store, info.hash)
-    pairs.unlink()
-    with pytest.raises(BlobDamaged, match="fetch it again"):
-        await store.reader(info.hash)
-    file.unlink()
-    with pytest.raises(BlobDamaged, match="fetch it again"):
-        await store.reader(info.hash)
+    async with await store.reader(info.hash) as reader:
+        os.truncate(file, 100)
+        with pytest.raises(BlobDamaged, match="too short"):
+            await reader.read()
 
 
 async def test_export(store: BlobStore, tmp_path: Path) -> None:
