@@ -85,9 +85,18 @@ class Program:
     async def hear(self, event: str, fits: Callable[[dict[str, Any]], bool] = lambda event: True) -> dict[str, Any]:
         """The next event of a kind."""
         while True:
-            self.said.append(json.loads(await self.line()))
-            if self.said[-1]["event"] == event and fits(self.said[-1]):
-                return self.said[-1]
+            said = await self.next()
+            if said["event"] == event and fits(said):
+                return said
+
+    async def hear_all(self, wanted: set[tuple[str, str]]) -> None:
+        """Of each pair of event and path at least one, in any order."""
+        while wanted - {(said["event"], said.get("path", "")) for said in self.said}:
+            await self.next()
+
+    async def next(self) -> dict[str, Any]:
+        self.said.append(json.loads(await self.line()))
+        return self.said[-1]
 
     async def say(self, line: str) -> None:
         await self.send(line.encode() + b"\n")
