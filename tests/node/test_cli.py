@@ -1,6 +1,7 @@
 """The command line around the commands: identity, and errors as one sentence with an exit status."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -17,9 +18,9 @@ DOC_TICKET = (
 )
 
 
-async def test_id(tmp_path: Path) -> None:
-    text = (await ask(tmp_path, "id")).decode().strip()
-    [said] = (await run(tmp_path, "--json", "id")).json()
+async def test_id(here: Callable[..., Outcome], tmp_path: Path) -> None:
+    text = (await ask(tmp_path / "node", "id")).decode().strip()
+    [said] = (await asyncio.to_thread(here, "--json", "id")).json()
     assert said["id"] == text and len(text) == 64
     assert said["addresses"][0].startswith("127.0.0.1:")
 
@@ -48,45 +49,55 @@ def test_tickets_of_another_kind_damaged_or_empty(here: Callable[..., Outcome], 
 
 class TestDamagedNodes:
     @pytest.fixture
-    async def node(self, tmp_path: Path) -> Path:
-        async with Node.open(tmp_path / "n", bind=LOOPBACK) as node:
-            await (await node.docs.create()).set("k", b"v")
-        return tmp_path / "n"
+    def node(self, tmp_path: Path) -> Path:
+        async def make() -> None:
+            async with Node.open(tmp_path / "node", bind=LOOPBACK) as node:
+                await (await node.docs.create()).set("k", b"v")
 
-    async def refused(self, node: Path) -> str:
+        asyncio.run(make())
+        return tmp_path / "node"
+
+    def refused(self, here: Callable[..., Outcome], node: Path) -> str:
         before = (node / "node.db").read_bytes()
-        said = (await run(node, "--json", "id")).refused()
+        said = here("--json", "id").refused()
         assert (node / "node.db").read_bytes() == before
         return said
 
-    async def test_a_database_cut_short(self, node: Path) -> None:
+    def test_a_database_cut_short(self, here: Callable[..., Outcome], node: Path) -> None:
         whole = (node / "node.db").read_bytes()
-        for size in (0, len(whole) - 1):
+        for size in (0, 4096, len(whole) // 2, len(whole) - 1):
             (node / "node.db").write_bytes(whole[:size])
-            assert "restore it from a backup" in await self.refused(node)
+            assert "restore it from a backup" in self.refused(here, node)
+            assert "restore it from a backup" in here("sync", node.parent / "folder").refused()
+        assert not (node.parent / "folder").exists()
+        (node / "node.db").write_bytes(whole)
+        assert here("doc", "list").text()
 
-    async def test_noise_in_place_of_a_database(self, node: Path) -> None:
+    def test_noise_in_place_of_a_database(self, here: Callable[..., Outcome], node: Path) -> None:
         (node / "node.db").write_bytes(bytes(range(256)) * 100)
-        assert "is not a database" in await self.refused(node)
+        assert "is not a database" in self.refused(here, node)
 
-    async def test_a_newer_version(self, node: Path) -> None:
-        with sqlite3.connect(node / "node.db") as connection:
+    def test_a_newer_version(self, here: Callable[..., Outcome], node: Path) -> None:
+        with contextlib.closing(sqlite3.connect(node / "node.db")) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.close()
-        assert "upgrade tidings" in await self.refused(node)
+        assert "upgrade tidings" in self.refused(here, node)
 
-    async def test_a_node_that_another_process_has_open(self, node: Path) -> None:
-        async with running(node, "--json", "chat", "room") as other:
-            await other.hear("ticket")
-            said = await self.refused(node)
-            assert f"process {other.pid}" in said and "another directory" in said
-            other.finish_input()
-            assert await other.ended() == 0
-        assert await ask(node, "doc", "list")
-
-    async def test_a_damaged_identity(self, node: Path) -> None:
+    def test_a_damaged_identity(self, here: Callable[..., Outcome], node: Path) -> None:
         (node / "identity").write_bytes(b"short")
-        assert "32 bytes" in (await run(node, "id")).refused()
+        assert "32 bytes" in self.refused(here, node)
+
+
+async def test_one_process_at_a_time(tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    async with running(node, "--json", "chat", "room") as other:
+        await other.hear("ticket")
+        said = (await run(node, "id")).refused()
+        assert f"process {other.pid}" in said and "another directory" in said
+        other.finish_input()
+        assert await other.ended() == 0
+    (node / "node.db").write_bytes(b"short")
+    assert "cut off" in (await run(node, "id")).refused()
 
 
 def test_places_and_addresses_that_cannot_be_used(here: Callable[..., Outcome], tmp_path: Path) -> None:
