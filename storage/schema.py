@@ -43,11 +43,14 @@ def create(connection: sa.Connection) -> None:
 
 def create_file(path: Path, empty: sa.Engine) -> None:
     """A new database at ``path``, mode 0600. ``empty`` is an engine in memory, used up by this."""
-    with empty.connect() as connection:
-        create(connection)
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        data = bytearray(raw.serialize())
+    try:
+        with empty.connect() as connection:
+            create(connection)
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            data = bytearray(raw.serialize())
+    finally:
+        empty.dispose()
     data[18:20] = b"\2\2"  # write and read version 2: the journal is a write-ahead log from the start
     write_durably(path, data)
 

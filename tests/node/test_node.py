@@ -1,5 +1,6 @@
 """A node as a whole: opening, identity, and two that edited apart."""
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -56,7 +57,7 @@ class TestOpen:
                 await Node.open(tmp_path, bind=LOOPBACK)
             assert snapshot(tmp_path) == {**whole, "node.db": whole["node.db"][:size]}
         database.write_bytes(whole["node.db"])
-        with sqlite3.connect(database) as connection:
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.close()
         newer = snapshot(tmp_path)

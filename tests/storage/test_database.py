@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -283,7 +284,7 @@ class TestOpening:
 
     async def test_a_newer_version(self, tmp_path: Path) -> None:
         await (await Database.open(tmp_path / "db")).aclose()
-        with sqlite3.connect(tmp_path / "db") as connection:
+        with contextlib.closing(sqlite3.connect(tmp_path / "db")) as connection, connection:
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.close()
         before = (tmp_path / "db").read_bytes()
@@ -292,7 +293,7 @@ class TestOpening:
         assert (tmp_path / "db").read_bytes() == before
 
     async def test_another_programs_database(self, tmp_path: Path) -> None:
-        with sqlite3.connect(tmp_path / "db") as connection:
+        with contextlib.closing(sqlite3.connect(tmp_path / "db")) as connection, connection:
             connection.execute("CREATE TABLE theirs (x)")
         connection.close()
         with pytest.raises(Damaged, match="another program"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,13 +18,23 @@ from tidings.storage.engine import writer_engine
 from tidings.storage.tables import metadata
 
 
+@contextmanager
+def in_memory() -> Iterator[sa.Connection]:
+    engine = writer_engine(None)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 def statements(connection: sa.Connection) -> list[tuple[str, str]]:
     rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
     return [(name, " ".join(sql.split())) for name, sql in rows if name != "alembic_version"]
 
 
 def test_the_migrations_make_what_the_tables_say() -> None:
-    with writer_engine(None).connect() as at_once, writer_engine(None).connect() as migrated:
+    with in_memory() as at_once, in_memory() as migrated:
         schema.create(at_once)
         with migrated.begin():
             schema.migrate(migrated)
@@ -42,7 +54,7 @@ def test_the_list_of_revisions_is_the_migrations() -> None:
 
 
 def test_a_failed_migration_leaves_nothing() -> None:
-    with writer_engine(None).connect() as connection:
+    with in_memory() as connection:
         with connection.begin():
             connection.exec_driver_sql("CREATE TABLE tags (x)")  # in the way of the first migration
         try:
