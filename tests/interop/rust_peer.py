@@ -6,6 +6,7 @@ The process ends with its standard input, at once: Rust threads outlive the inte
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import sys
@@ -15,9 +16,11 @@ import time
 class Iroh:
     """An endpoint of the ``iroh`` package: connections, streams, datagrams."""
 
-    async def start(self, alpns, secret=None):
+    async def start(self, alpns, secret=None, fast_copy=False):
         import iroh
 
+        if fast_copy:
+            iroh.iroh_ffi._UniffiRustBufferBuilder.write = copy_at_once
         iroh.iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())
         self.iroh = iroh
         options = iroh.EndpointOptions(
@@ -257,6 +260,13 @@ class Aster:
             event = await self.doc_event(doc)
             if kind.lower() in event["kind"].lower():
                 return event
+
+
+def copy_at_once(builder, value):
+    """What the iroh wheel's own method does with a loop over every byte sent."""
+    with builder._reserve(len(value)):
+        place = ctypes.cast(builder.rbuf.data, ctypes.c_void_p).value + builder.rbuf.len
+        ctypes.memmove(place, bytes(value), len(value))
 
 
 def pattern(size):
