@@ -18,6 +18,7 @@ CONTENT_TIMEOUT = 30.0  # seconds that `Entry.content` waits unless told otherwi
 
 class ContentReader(Protocol):
     async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes: ...
+    async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None: ...
 
 
 class Entry:
@@ -61,6 +62,11 @@ class Entry:
         if self.is_tombstone:
             return b""
         return await self._reader.content(NamespaceId(self.signed.id.namespace), self.hash, self.size, timeout)
+
+    async def arrival(self, timeout: float = CONTENT_TIMEOUT) -> None:
+        """Wait until the content is here, of whatever size: nothing of it is held in memory. Raises as `content`."""
+        if not self.is_tombstone:
+            await self._reader.arrival(NamespaceId(self.signed.id.namespace), self.hash, self.size, timeout)
 
     async def value(self, timeout: float = CONTENT_TIMEOUT) -> Any:
         """What `Doc.set_value` stored. Raises NotAValue, ContentMissing."""

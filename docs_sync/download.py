@@ -81,6 +81,11 @@ class Downloads:
 
     async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes:
         """The bytes, as soon as they are here."""
+        await self.arrival(namespace, hash, size, timeout)
+        return await self._blobs.read(hash)
+
+    async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None:
+        """Return as soon as the content is here."""
         key = bytes(hash)
         try:
             async with asyncio.timeout(timeout):
@@ -103,7 +108,6 @@ class Downloads:
                 f"content {hash.short()} did not come within {timeout:g} s: wait longer, or bring a peer "
                 "online that has it"
             ) from None
-        return await self._blobs.read(hash)
 
     async def aclose(self) -> None:
         await self._tasks.aclose()

@@ -21,6 +21,9 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Documents: replicated maps from keys to contents.", no_args_is_help=True)
 
+CONTENT_TIMEOUT = 30.0  # seconds until a peer answers
+SLOWEST = 250_000  # bytes a second: a large content is given the time that it takes at this rate
+
 DocId = Annotated[str, typer.Argument(metavar="DOC", help="Id of the document.")]
 Key = Annotated[str, typer.Argument(help="Key, as text.")]
 Prefix = Annotated[str, typer.Argument(help="Only keys that start with this text.")]
@@ -85,15 +88,18 @@ def get(context: typer.Context, doc: DocId, key: Key) -> None:
     """Write the newest value at a key to standard output; with --json, what the entry says instead."""
 
     async def command() -> None:
-        async with opened(context.obj, doc) as document:
-            entry = await document.get(os.fsencode(key))
+        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+            entry = await (await node.docs.open(doc)).get(os.fsencode(key))
             if entry is None:
                 sys.stderr.write(f"tidings: there is nothing at {key!r}\n")
                 raise typer.Exit(1)
             if context.obj.output.as_json:
                 context.obj.output.line(described(entry))
             else:
-                sys.stdout.buffer.write(await entry.content())
+                await entry.arrival(CONTENT_TIMEOUT + entry.size / SLOWEST)
+                async with await node.blobs.reader(entry.hash) as reader:
+                    async for piece in reader:
+                        sys.stdout.buffer.write(piece)
                 sys.stdout.buffer.flush()
 
     run(command)
@@ -165,7 +171,7 @@ def join(
             document = await node.docs.join(parsed, timeout=timeout)
             entries = [entry async for entry in document.entries(newest=True)]
             for entry in entries:
-                await entry.content(timeout)
+                await entry.arrival(timeout + entry.size / SLOWEST)
             context.obj.output.result(f"{document.id}  {len(entries)} keys", id=str(document.id), keys=len(entries))
 
     run(command)

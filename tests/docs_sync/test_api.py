@@ -169,7 +169,11 @@ async def test_content_that_comes_later(tmp_path: Path) -> None:
         entry = await theirs.get("k")
         with pytest.raises(errors.ContentMissing):
             await entry.content(0.2)
+        with pytest.raises(errors.ContentMissing):
+            await entry.arrival(0.1)
         await a.blobs.add_bytes(b"later")
+        await entry.arrival(20)
+        assert await b.blobs.has(entry.hash)
         assert await entry.content(20) == b"later"
 
 
