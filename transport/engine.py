@@ -21,15 +21,18 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
     QuicConnectionAdapter,
+    QuicConnectionError,
     QuicConnectionState,
+    QuicReceiveContext,
 )
 from aioquic.quic.events import ConnectionTerminated
-from aioquic.quic.packet import QuicFrameType, QuicProtocolVersion
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -52,6 +55,7 @@ DATAGRAM_SIZE = 1200  # bytes of UDP payload that every path carries (RFC 9000 1
 KEY_UPDATE_PACKETS = 1 << 22  # AES-GCM allows 2^23 packets under one key (RFC 9001 6.6)
 RESET_TOKEN_SIZE = 16
 INTERNAL_ERROR = 0x01  # QUIC's code for a fault on this side
+MAX_GAPS = 512  # missing pieces inside what came of a stream: a window of full packets half of which are lost has 260
 
 
 def make_configuration(secret: SecretKey, *, is_client: bool, alpns: Sequence[bytes], idle: float) -> QuicConfiguration:
@@ -200,6 +204,22 @@ class Engine(FastPath):
             self._read_of.pop(stream_id, None)
         return due
 
+    # aioquic keeps what came out of order as a list that it searches from the start: a peer that sends every second
+    # byte would cost seconds of CPU for 100 kB, in CRYPTO frames even before it has shown any key.
+
+    def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        stream_id = buf.pull_uint_var()
+        buf.seek(start)
+        super()._handle_stream_frame(context, frame_type, buf)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            _check_gaps(stream, QuicErrorCode.INTERNAL_ERROR, frame_type)
+
+    def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        super()._handle_crypto_frame(context, frame_type, buf)
+        _check_gaps(self._crypto_streams[context.epoch], QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type)
+
     def stop_receiving(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.receiver.is_finished:
@@ -272,3 +292,8 @@ class Engine(FastPath):
         for cid in self._host_cids:
             if not cid.was_sent:
                 cid.stateless_reset_token = self._reset_token(cid.cid)
+
+
+def _check_gaps(stream: QuicStream, code: QuicErrorCode, frame_type: int) -> None:
+    if len(stream.receiver._ranges) > MAX_GAPS:
+        raise QuicConnectionError(error_code=code, frame_type=frame_type, reason_phrase="too many pieces out of order")

@@ -41,6 +41,7 @@ SAMPLE_SIZE = 16  # bytes of ciphertext that header protection looks at
 SAMPLE_OFFSET = 4  # from the packet number on, whatever its length (RFC 9001 5.4.2)
 NUMBER_SIZE = 2  # bytes of the packet numbers we send, as aioquic's
 MAX_ACK_RANGES = 64  # as aioquic's
+MAX_RANGES = 256  # out of order on a stream: above, the way round counts them
 RUN = 64  # packets of one stream before the next has its turn: one GSO call
 STREAM = 0x08  # frame type; its low bits: 1 end, 2 length present, 4 offset present
 
@@ -145,6 +146,7 @@ class FastPath(QuicConnection):
         if (
             receiver.is_finished
             or receiver._final_size is not None
+            or len(receiver._ranges) >= MAX_RANGES
             or stop > stream.max_stream_data_local
             or limit.used + fresh > limit.value
         ):

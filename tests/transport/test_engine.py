@@ -1,7 +1,11 @@
 """Two engines and no socket: time is a number, the network is a list."""
 
 import pytest
+from aioquic import tls
+from aioquic.buffer import encode_uint_var
 from aioquic.quic import events
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from tidings.transport.engine import CONNECTION_WINDOW, STREAM_WINDOW, Engine, make_configuration
 from tidings.transport.keys import SecretKey
 
@@ -121,3 +125,69 @@ def test_the_window_does_not_grow_while_the_application_is_the_limit(pair):
         now = exchange(client, server, now, rounds=4)
         server.credit(stream, 100)
     assert client._loss.congestion_window <= before + 2 * 1200
+
+
+def with_payload(engine, payload, epoch=tls.Epoch.ONE_RTT, kind=QuicPacketType.ONE_RTT):
+    """A packet of ``engine`` with frames of our own."""
+    builder = QuicPacketBuilder(
+        host_cid=engine.host_cid,
+        is_client=engine._is_client,
+        max_datagram_size=1200,
+        packet_number=engine._packet_number,
+        peer_cid=engine._peer_cid.cid,
+        version=1,
+    )
+    builder.start_packet(kind, engine._cryptos_initial[1] if epoch is tls.Epoch.INITIAL else engine._cryptos[epoch])
+    builder.start_frame(0x01)
+    builder._buffer.seek(builder._buffer.tell() - 1)
+    builder._buffer.push_bytes(payload)
+    (datagram,), _ = builder.flush()
+    engine._packet_number = builder.packet_number
+    return datagram
+
+
+def every_second_byte(head, packets):
+    for packet in range(packets):
+        yield b"".join(head + encode_uint_var(2 * n + 1) + b"\x01x" for n in range(packet * 100, packet * 100 + 100))
+
+
+@pytest.mark.parametrize(("head", "code"), [(b"\x0e\x02", 0x1), (b"\x06", 0xD)])
+def test_a_stream_full_of_holes_ends_the_connection(pair, head, code):
+    client, server, now = pair
+    for payload in every_second_byte(head, 12):
+        server.receive_datagram(with_payload(client, payload), ADDR, now)
+    assert server.ending.error_code == code
+    assert "out of order" in server.ending.reason_phrase
+
+
+def test_a_first_flight_full_of_holes_ends_the_handshake():
+    _, _, client, server = make_pair()
+    client.datagrams_to_send(0.0)
+    for payload in every_second_byte(b"\x06", 12):
+        server.receive_datagram(with_payload(client, payload, tls.Epoch.INITIAL, QuicPacketType.INITIAL), ADDR, 0.0)
+    assert server.ending.error_code == 0xD
+
+
+def test_holes_as_loss_makes_them_are_filled(pair):
+    client, server, now = pair
+    stream = client.open_stream(unidirectional=True)
+    data = bytes(range(256)) * 1024
+    client.send_stream_data(stream, data)
+    lost = 0
+    got = bytearray()
+    for _ in range(400):
+        for n, (datagram, _) in enumerate(client.datagrams_to_send(now)):
+            if n % 2 and lost < 100:
+                lost += 1
+            else:
+                server.receive_datagram(datagram, ADDR, now)
+        now += 0.03
+        for datagram, _ in server.datagrams_to_send(now):
+            client.receive_datagram(datagram, ADDR, now)
+        if (at := client.get_timer()) is not None and at <= now:
+            client.handle_timer(now)
+        got += b"".join(event.data for event in data_events(server))
+        if len(got) == len(data):
+            break
+    assert lost > 50
+    assert got == data
