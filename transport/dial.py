@@ -42,6 +42,7 @@ async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAd
     """An established connection to ``id`` within ``timeout`` seconds; raises the most telling error of all attempts."""
     order = dial_order(addrs)
     attempts: list[asyncio.Task[Connection]] = []
+    winner: asyncio.Task[Connection] | None = None
     try:
         async with asyncio.timeout(timeout):
             for addr in order:
@@ -49,12 +50,14 @@ async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAd
                 attempts.append(asyncio.create_task(_attempt(driver, id, alpn, addr), name=name))
                 last = len(attempts) == len(order)
                 if (winner := await _first_success(attempts, None if last else ATTEMPT_DELAY)) is not None:
-                    return winner.result()
+                    break
     except TimeoutError:
         pass  # what failed before may still say more than the silence of the rest
     finally:
         failed = [error for task in attempts if task.done() and (error := task.exception()) is not None]
-        await _drop_losers(attempts)
+        await _drop_losers(attempts, winner)
+    if winner is not None:
+        return winner.result()
     silent = len(attempts) - len(failed)
     if silent:
         places = ", ".join(map(str, order))
@@ -81,17 +84,23 @@ async def _first_success(
             return None
 
 
-async def _drop_losers(attempts: list[asyncio.Task[Connection]]) -> None:
-    """Cancel what still runs; close what also succeeded but was not first."""
-    first = True
+async def _drop_losers(attempts: list[asyncio.Task[Connection]], winner: asyncio.Task[Connection] | None) -> None:
+    """Cancel what still runs; close what also succeeded, and the winner too where nobody waits for it any more."""
     for task in attempts:
-        if task.done() and not task.cancelled() and task.exception() is None:
-            if not first:
-                task.result().close()
-            first = False
-        else:
+        if task is not winner:
+            _close_result(task)
             task.cancel()
-    await asyncio.gather(*attempts, return_exceptions=True)
+    try:
+        await asyncio.gather(*attempts, return_exceptions=True)
+    except asyncio.CancelledError:
+        if winner is not None:
+            _close_result(winner)
+        raise
+
+
+def _close_result(attempt: asyncio.Task[Connection]) -> None:
+    if attempt.done() and not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 async def _attempt(driver: Driver, id: EndpointId, alpn: bytes, addr: IpAddr) -> Connection:

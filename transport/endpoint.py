@@ -115,7 +115,11 @@ class Endpoint:
         if not usable:
             hint = "none of its addresses can be reached from here" if addrs else "no address of it is known"
             raise Unreachable(f"{hint}: {wanted.id}. Ask for a ticket, or add an address to the lookup")
-        connection = await dial(self._driver, wanted.id, alpn, usable, timeout)
+        try:
+            connection = await dial(self._driver, wanted.id, alpn, usable, timeout)
+        except Unreachable:
+            self._check_open()  # closed while it dialled: nothing wrong with the peer
+            raise
         self._remember_path(connection)
         return connection
 

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 from tidings.transport import Endpoint, EndpointAddr, IpAddr
+from tidings.transport.connection import Connection
 from tidings.transport.dial import MAX_ATTEMPTS, dial_order
 from tidings.transport.errors import ConnectionClosed, WrongIdentity
 
@@ -47,4 +48,27 @@ async def test_when_two_addresses_answer_one_connection_stays(pair, monkeypatch)
             connection.close()
             with pytest.raises(ConnectionClosed):
                 await connection.open_bi()
+    assert not a.connections()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_a_dial_cancelled_as_it_succeeds_leaves_no_connection(pair, monkeypatch, turns):
+    a, b = pair
+    establish = Connection._establish
+
+    def cancel(left):
+        if left:
+            asyncio.get_running_loop().call_soon(cancel, left - 1)
+        else:
+            task.cancel()
+
+    def spy(self):
+        establish(self)
+        if self.is_client:
+            cancel(turns)
+
+    monkeypatch.setattr(Connection, "_establish", spy)
+    task = asyncio.create_task(a.connect(b.addr(), b"test/1"))
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert not a.connections()

@@ -179,3 +179,13 @@ async def test_a_restarted_peer_ends_old_connections_at_once(pair):
         assert "restarted" in end.reason
         with pytest.raises(ConnectionClosed):
             await stream.write(b"x")
+
+
+async def test_closing_ends_a_dial_at_once(pair):
+    a, b = pair
+    places = [IpAddr.parse(f"127.0.0.1:{port}") for port in (9, 10, 11)]
+    task = asyncio.create_task(a.connect(EndpointAddr.of(b.id, places), b"test/1", timeout=60))
+    await asyncio.sleep(0.05)
+    await a.aclose()
+    with pytest.raises(EndpointClosed):
+        await soon(task, 5)
