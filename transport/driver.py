@@ -13,7 +13,9 @@ import heapq
 import itertools
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
@@ -30,6 +32,7 @@ from blake3 import blake3
 
 from .connection import Connection
 from .engine import CID_SIZE, INTERNAL_ERROR, RESET_TOKEN_SIZE, Engine, make_configuration
+from .errors import EndpointClosed
 from .keys import EndpointId, SecretKey
 from .udp import SocketAddress, UdpSocket
 
@@ -41,7 +44,9 @@ IDLE_TIMEOUT = 30.0  # seconds; the smaller of both sides' counts (iroh's figure
 RECEIVE_CALLS = 64  # system calls for each wake-up, so that timers and tasks get their turn
 RETRY_ABOVE = 64  # handshakes under way from others: above, clients must prove their address first (RFC 9000 8.1.2)
 MAX_HANDSHAKES = 1024  # above, new ones are dropped
+MAX_HANDSHAKES_OF_HOST = 128  # from one IPv4 address or IPv6 /64: one host must not use them all up
 MAX_CONNECTIONS = 65_536
+SPARE_TIMERS = 64  # heap entries kept beside those in use before the heap is cleaned
 MIN_INITIAL = 1200  # bytes of the datagram that may start a connection (RFC 9000 14.1)
 MIN_RESET = 5 + RESET_TOKEN_SIZE  # bytes of the smallest stateless reset (RFC 9000 10.3)
 RESET_INTERVAL = 0.02  # seconds between two stateless resets (iroh's figure)
@@ -59,12 +64,14 @@ class Driver:
         self._server: QuicConfiguration | None = None
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}
-        self._handshakes: set[Connection] = set()
+        self._handshakes: dict[Connection, bytes] = {}
+        self._handshakes_of: Counter[bytes] = Counter()
         self._touched: dict[Connection, None] = {}
         self._flush_handle: asyncio.Handle | None = None
         self._timers: list[tuple[float, int, Connection]] = []
         self._armed: dict[Connection, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
         self._order = itertools.count()
         self._retry = QuicRetryTokenHandler()
         self._reset_key = blake3(secret.to_bytes(), derive_key_context="tidings 2026-11 stateless reset").digest()
@@ -88,6 +95,8 @@ class Driver:
 
     def dial(self, expected: EndpointId, alpn: bytes, addr: SocketAddress) -> Connection:
         """Start a handshake with whoever is at ``addr`` and must hold ``expected``."""
+        if self._closed:
+            raise EndpointClosed("this endpoint is closed: bind a new one")
         now = self._loop.time()
         engine = Engine(
             configuration=make_configuration(self._secret, is_client=True, alpns=[alpn], idle=IDLE_TIMEOUT),
@@ -123,7 +132,7 @@ class Driver:
     def _forget(self, connection: Connection) -> None:
         for cid in self._cids.pop(connection, ()):
             self._by_cid.pop(cid, None)
-        self._handshakes.discard(connection)
+        self._end_handshake(connection)
         self._touched.pop(connection, None)
         self._armed.pop(connection, None)
         connection.on_established = connection.on_connection_id = None
@@ -175,6 +184,9 @@ class Driver:
             return
         original, retried = header.destination_cid, None
         place = (str(addr[0]).partition("%")[0], addr[1])
+        host = _host(place[0])
+        if self._handshakes_of[host] >= MAX_HANDSHAKES_OF_HOST:
+            return
         if header.token:
             try:
                 original = self._retry.validate_token(
@@ -210,14 +222,22 @@ class Driver:
         self._feed(connection, datagram, addr, now)
         if engine.peer_spoke:
             self._own(connection, header.destination_cid, True)
-            self._handshakes.add(connection)
+            self._handshakes[connection] = host
+            self._handshakes_of[host] += 1
             connection.on_established = self._accepted
         else:
             self._forget(connection)  # nothing in the datagram could be decrypted
 
     def _accepted(self, connection: Connection) -> None:
-        self._handshakes.discard(connection)
+        self._end_handshake(connection)
         self._on_incoming(connection)
+
+    def _end_handshake(self, connection: Connection) -> None:
+        host = self._handshakes.pop(connection, None)
+        if host is not None:
+            self._handshakes_of[host] -= 1
+            if not self._handshakes_of[host]:
+                del self._handshakes_of[host]
 
     def _receive_short(self, socket: UdpSocket, datagram: bytes, addr: SocketAddress, now: float) -> None:
         """A 1-RTT packet of a connection that is not here: the peer's reset of one of ours, or due for a reset."""
@@ -283,6 +303,10 @@ class Driver:
             return
         self._armed[connection] = at
         heapq.heappush(self._timers, (at, next(self._order), connection))
+        if len(self._timers) > 2 * len(self._armed) + SPARE_TIMERS:
+            # Entries that an earlier wish has replaced would stay for up to the idle timeout, connection and all.
+            self._timers = [entry for entry in self._timers if self._armed.get(entry[2]) == entry[0]]
+            heapq.heapify(self._timers)
         if self._timers[0][2] is connection:
             self._schedule()
 
@@ -300,7 +324,11 @@ class Driver:
             del self._armed[connection]
             wish = connection.deadline()
             if wish is not None and wish <= now:
-                connection.on_timer(now)
+                try:
+                    connection.on_timer(now)
+                except Exception:
+                    logger.exception("the engine failed; dropping %r", connection)
+                    connection.engine.end_silently("the engine failed")
                 self._touched[connection] = None
             else:
                 self._arm(connection)
@@ -316,6 +344,7 @@ class Driver:
         silence.
         """
         self._server = None
+        self._closed = True
         for connection in list(self._cids):
             connection.close()
         self._flush()
@@ -326,6 +355,11 @@ class Driver:
         for socket in self._sockets.values():
             self._loop.remove_reader(socket.fileno())
             socket.close()
+
+
+def _host(ip: str) -> bytes:
+    """What one host has: an IPv4 address, or the first half of an IPv6 one."""
+    return ip_address(ip).packed[:8]
 
 
 def _destination_cid(datagram: bytes) -> bytes:

@@ -7,9 +7,10 @@ import socket
 
 import pytest
 from aioquic.quic.connection import QuicConnection
-from tidings.transport import Endpoint, Router
-from tidings.transport.engine import Engine
-from tidings.transport.errors import ConnectionClosed
+from tidings.transport import Endpoint, Router, SecretKey
+from tidings.transport.driver import SPARE_TIMERS
+from tidings.transport.engine import Engine, make_configuration
+from tidings.transport.errors import ConnectionClosed, Unreachable
 
 
 class Raw:
@@ -206,3 +207,57 @@ async def test_under_a_flood_of_handshakes_addresses_must_be_proved(served, monk
     connection = await a.connect(b.addr(), b"echo/1")
     assert connection.engine._retry_count == 1
     await assert_alive(a, b)
+
+
+async def test_a_timer_that_fails_costs_its_connection_only(served, monkeypatch, caplog):
+    a, b, _ = served
+    bystander = await a.connect(b.addr(), b"echo/1")
+    victim = await a.connect(b.addr(), b"echo/1")
+    original = QuicConnection.handle_timer
+
+    def handle_timer(self, now):
+        if self is victim.engine:
+            raise AssertionError("a bug in a timer")
+        return original(self, now)
+
+    monkeypatch.setattr(QuicConnection, "handle_timer", handle_timer)
+    await (await victim.open_bi()).send.write(b"x")
+    end = await asyncio.wait_for(victim.wait_closed(), 10)
+    assert end.by == "network"
+    assert "a bug in a timer" in caplog.text
+    assert bystander.closed is None
+    await assert_alive(a, b)
+
+
+async def test_timers_that_were_replaced_do_not_pile_up(served):
+    a, b, _ = served
+    connection = await a.connect(b.addr(), b"echo/1")
+    stream = await connection.open_uni()
+    for _ in range(300):
+        await stream.write(b"x")
+        await asyncio.sleep(0.001)
+    for endpoint in (a, b):
+        assert len(endpoint._driver._timers) <= 2 * len(endpoint._driver._armed) + SPARE_TIMERS
+
+
+async def test_one_host_cannot_use_up_all_handshakes(served, monkeypatch):
+    a, b, raw = served
+    monkeypatch.setattr("tidings.transport.driver.MAX_HANDSHAKES_OF_HOST", 3)
+    for _ in range(5):
+        engine = Engine(
+            configuration=make_configuration(SecretKey.generate(), is_client=True, alpns=[b"echo/1"], idle=30),
+            expected=b.id,
+            reset_token=lambda cid: bytes(16),
+        )
+        engine.connect(("127.0.0.1", 1), 0.0)
+        raw.send(engine.datagrams_to_send(0.0)[0][0])
+    await asyncio.sleep(0.1)
+    assert len(b._driver._handshakes) == 3
+    with pytest.raises(Unreachable):
+        await a.connect(b.addr(), b"echo/1", timeout=0.3)
+    async with Endpoint.bind(bind=["127.0.0.2:0"]) as elsewhere:
+        await elsewhere.connect(b.addr(), b"echo/1")
+    for connection in list(b._driver._handshakes):
+        connection.close()
+    await assert_alive(a, b)
+    assert not b._driver._handshakes_of
