@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE = 5.0  # seconds without a packet from the peer before the dialling side pings (iroh's heartbeat)
 HANDSHAKE_TIMEOUT = 10.0  # seconds for a handshake that somebody else started
 MAX_UNACCEPTED = 1024  # streams waiting for accept_bi or accept_uni; more, and the connection is closed
-MAX_DATAGRAMS = 1024  # received and unread, or queued to send: the oldest is dropped
+MAX_DATAGRAMS = 1024  # received and unread (the oldest is dropped), or queued to send (the newest is)
+MAX_DATAGRAM_BYTES = 2 << 20  # received and unread: a peer's may be as large as UDP allows
 MAX_REASON = 200  # bytes of a close reason that is sent
 OVERLOADED = 0x71D1  # application close code: too many streams that nobody accepted
 
@@ -57,6 +58,7 @@ class Connection:
         self._bi: deque[BiStream] = deque()
         self._uni: deque[RecvStream] = deque()
         self._received: deque[bytes] = deque()
+        self._received_size = 0
         self._dropped_datagrams = 0
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._established = False
@@ -151,7 +153,9 @@ class Connection:
         """The next datagram; the oldest unread ones are dropped where the program is slower than the peer."""
         while not self._received:
             await self._wait("datagram")
-        return self._received.popleft()
+        data = self._received.popleft()
+        self._received_size -= len(data)
+        return data
 
     @property
     def dropped_datagrams(self) -> int:
@@ -171,7 +175,7 @@ class Connection:
         To end politely, finish the streams and wait for `SendStream.stopped` first.
         """
         if self._closed is None:
-            self._closing_here = True
+            self._closing_here = self._engine.ending is None
             short = reason.encode()[:MAX_REASON].decode(errors="ignore")
             self._engine.close(error_code=code, reason_phrase=short)
             self._host.touch(self)
@@ -286,7 +290,7 @@ class Connection:
 
     def _check_open(self) -> None:
         if self._closed is not None:
-            raise self._closed
+            raise self._closed.with_traceback(None)  # one object for all: it must not collect every place it went by
 
     async def _wait(self, what: str) -> None:
         """Until `_wake` is called for ``what``; raises where the connection is over."""
@@ -318,13 +322,16 @@ class Connection:
                         stream.on_reset(event.error_code, self._engine.received(event.stream_id))
                         self._recv.pop(event.stream_id, None)
                 case events.StopSendingReceived():
-                    if (sender := self._send.pop(event.stream_id, None)) is not None:
+                    if event.stream_id not in self._send and not self._engine.send_finished(event.stream_id):
+                        self._receiving(event.stream_id)  # nothing else of this stream has come yet
+                    if (sender := self._send.get(event.stream_id)) is not None:
                         sender.on_stopped(event.error_code)
                 case events.DatagramFrameReceived():
-                    if len(self._received) >= MAX_DATAGRAMS:
-                        self._received.popleft()
-                        self._dropped_datagrams += 1
                     self._received.append(event.data)
+                    self._received_size += len(event.data)
+                    while len(self._received) > MAX_DATAGRAMS or self._received_size > MAX_DATAGRAM_BYTES:
+                        self._received_size -= len(self._received.popleft())
+                        self._dropped_datagrams += 1
                     self._wake("datagram")
                 case events.ConnectionIdIssued() | events.ConnectionIdRetired():
                     if self.on_connection_id is not None:

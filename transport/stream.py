@@ -18,6 +18,7 @@ __all__ = ["BiStream", "RecvStream", "SendStream", "StreamHost"]
 SEND_BUFFER = 1 << 20  # unacknowledged bytes a stream may hold: at 50 ms round trip, 20 MB/s
 SHARED_SEND_BUFFER = 8 << 20  # and all streams of a connection together, before each is held to FAIR_SHARE
 FAIR_SHARE = 64 << 10
+SMALL_CHUNK = 1024  # received pieces are joined up to this size
 
 
 class StreamHost(Protocol):
@@ -101,13 +102,13 @@ class SendStream:
 
     def _room(self) -> int:
         mine = self._connection.unacknowledged(self.id)
-        if mine < FAIR_SHARE or self._connection.unacknowledged_total() < SHARED_SEND_BUFFER:
+        if self._connection.unacknowledged_total() < SHARED_SEND_BUFFER:
             return SEND_BUFFER - mine
-        return 0
+        return FAIR_SHARE - mine
 
     def _check(self) -> None:
         if self._lost is not None:
-            raise self._lost
+            raise self._lost.with_traceback(None)
         if self._stop_code is not None:
             raise StreamStopped(self._stop_code, peer=self._connection.remote_id)
 
@@ -123,7 +124,8 @@ class SendStream:
             self._done = None
 
     def on_stopped(self, code: int) -> None:
-        self._stop_code = code
+        if self._stop_code is None:
+            self._stop_code = code
         self._wake_all()
 
     def on_lost(self, error: ConnectionClosed) -> None:
@@ -161,7 +163,7 @@ class RecvStream:
             if self._ended:
                 return b""
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)
             if self._readable is None:
                 self._readable = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._readable)
@@ -232,9 +234,13 @@ class RecvStream:
         if data:
             if self._stopped:
                 self._credit(len(data))
+            elif self._chunks and len(self._chunks[-1]) + len(data) <= SMALL_CHUNK:
+                self._chunks[-1] += data  # a window of single bytes must not cost fifty times its size
             else:
                 self._chunks.append(data)
-        self._ended = self._ended or end
+        if end:
+            self._ended = True
+            self._connection.credit(self.id, 0)  # the engine forgets what it counted for this stream
         self._notify()
 
     def on_reset(self, code: int, final_size: int) -> None:

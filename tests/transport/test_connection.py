@@ -97,3 +97,14 @@ async def test_a_cancelled_wait_leaves_nothing_behind(connected):
             async with asyncio.timeout(0.01):
                 await theirs.accept_bi()
     assert not theirs._waiting.get("bi")
+
+
+async def test_unread_datagrams_are_bounded_in_bytes(connected, monkeypatch):
+    monkeypatch.setattr("tidings.transport.connection.MAX_DATAGRAM_BYTES", 5000)
+    ours, theirs = connected
+    for n in range(10):
+        ours.send_datagram(bytes((n,)) * 1000)
+    while theirs.dropped_datagrams < 5:
+        await asyncio.sleep(0.01)
+    assert [(await theirs.read_datagram())[0] for _ in range(5)] == [5, 6, 7, 8, 9]
+    assert theirs._received_size == 0
