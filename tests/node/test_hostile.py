@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
 from nodes import LOOPBACK, until
-from tidings import Blobs, Connection, Docs, Endpoint, Gossip, Node
-from tidings.docs_sync import Doc
+from tidings import Blobs, Connection, Doc, Docs, DocTicket, Endpoint, EndpointAddr, Gossip, Node, SecretKey
+from tidings.docs_sync.errors import SyncTimeout
 from tidings.errors import NetworkError, PeerError
 from tidings.transport import frame
 from tidings.transport.errors import ProtocolRefused
@@ -161,3 +162,27 @@ async def test_handlers_of_strangers_that_vanish_end(victim) -> None:
                 connection.close(0, "gone")
     await until(lambda: not tasks_of(before), explain=lambda: tasks_of(before))
     await usable(node, doc, hash)
+
+
+async def test_random_bytes_on_the_udp_port(victim) -> None:
+    node, doc, hash = victim
+    rng = random.Random(9)
+    bound = node.endpoint.bound()[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(500):
+            first = rng.choice([b"", b"\xc0\0\0\0\x01\x08", b"\xe0\0\0\0\x01", b"\x40"])  # QUIC headers, long and short
+            stranger.sendto(first + rng.randbytes(rng.choice([0, 1, 20, 1200, 1400])), (str(bound.ip), bound.port))
+    await usable(node, doc, hash)
+
+
+async def test_a_ticket_with_another_key_than_answers_there(victim) -> None:
+    """The join says so; the document is kept, and comes as soon as somebody has a true ticket."""
+    node, doc, _ = victim
+    true = doc.ticket(write=True)
+    impostor = EndpointAddr.of(SecretKey.generate().public, node.endpoint.bound())
+    async with Node.open(None, bind=LOOPBACK) as other:
+        with pytest.raises(SyncTimeout, match=r"another key|other key|identity"):
+            await other.docs.join(DocTicket(true.capability, (impostor,)), timeout=2)
+        theirs = await other.docs.join(true, timeout=20)
+        entry = await theirs.get("key")
+        assert entry is not None and await entry.content(20) == b"value"
