@@ -46,6 +46,7 @@ class Link:
         self.opened_at = asyncio.get_running_loop().time()
         self._on_message = on_message
         self._streams: dict[bytes, SendStream] = {}
+        self._writing = asyncio.Lock()  # a stream must not be finished under a write that waits
         self._reading = 0
         self._tokens = RATE_BURST
         self._refilled_at = self.opened_at
@@ -56,7 +57,7 @@ class Link:
         """Send ``batch``. Returns early where the connection ends; a peer that does not read is disconnected."""
         frames: dict[bytes, list[bytes]] = {}
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT):
+            async with asyncio.timeout(WRITE_TIMEOUT), self._writing:
                 for item in batch:
                     frames.setdefault(item.topic, []).append(item.frame)
                     if ends_stream(item.message):
@@ -89,11 +90,14 @@ class Link:
 
     async def finish(self) -> None:
         """End the streams that we send on. Returns once the peer has everything, or cannot get it any more."""
-        streams = list(self._streams.values())
-        self._streams.clear()
+        async with self._writing:
+            streams = list(self._streams.values())
+            self._streams.clear()
+            for stream in streams:
+                with suppress(StreamStopped, ConnectionClosed):
+                    await stream.finish()
         for stream in streams:
             with suppress(StreamStopped, ConnectionClosed):
-                await stream.finish()
                 await stream.stopped()
 
     # In

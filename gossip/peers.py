@@ -222,8 +222,10 @@ class Peer:
             newest = self._links[-1] is link
             if newest and self.queue:
                 self._writing = True
-                await link.write(self.queue.take(BATCH))
-                self._writing = False
+                try:
+                    await link.write(self.queue.take(BATCH))
+                finally:
+                    self._writing = False
                 self._after_taking()
                 continue
             if not newest:

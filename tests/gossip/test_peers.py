@@ -1,6 +1,7 @@
 """One peer's state machine, with a dial that does what the test says."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from random import Random
 
@@ -8,8 +9,8 @@ import pytest
 from tidings.gossip.messages import Message, Prune
 from tidings.gossip.outbound import Outbound
 from tidings.gossip.peers import Dialing, Idle, Peer
-from tidings.transport import Connection, EndpointId
-from tidings.transport.errors import Unreachable
+from tidings.transport import Connection, Endpoint, EndpointId, frame
+from tidings.transport.errors import ConnectionClosed, Unreachable
 
 ITEM = Outbound(bytes(32), Prune(), b"\0\0\0\2\1\1")
 
@@ -90,3 +91,26 @@ async def test_closing_ends_a_dial(peer: Peer, dials: Dials) -> None:
     await settle()
     await peer.aclose()
     assert not peer._tasks and peer._host.lost == []  # type: ignore[attr-defined]
+
+
+async def test_a_peer_that_does_not_read_is_retired_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    """Its streams cannot be finished while a write waits for room: the connection is closed, and nothing is a fault."""
+    here = ["127.0.0.1:0"]
+    async with Endpoint.bind(bind=here) as a, Endpoint.bind(alpns=[b"t/1"], bind=here) as b:
+        peer = Peer(b.id, Host(), lambda: a.connect(b.addr(), b"t/1"), Random(1))
+        for _ in range(3000):
+            peer.send(Outbound(bytes(32), Prune(), frame(bytes(1000))))
+        async with asyncio.timeout(10):
+            stream = await (await anext(b.incoming())).accept_uni()
+            while len(peer.queue) > 1500:
+                await asyncio.sleep(0.01)
+            assert peer._writing
+            retired = asyncio.create_task(peer.retire())
+            await asyncio.sleep(0.1)
+            with contextlib.suppress(ConnectionClosed):
+                while await stream.read():
+                    pass
+            await retired
+            await peer.aclose()
+    assert "fault" not in caplog.text
+    assert not peer._writing
