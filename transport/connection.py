@@ -231,6 +231,7 @@ class Connection:
     def receive(self, datagram: bytes, addr: SocketAddress, now: float) -> None:
         self._heard_at = now
         self._engine.receive_datagram(datagram, addr, now)
+        self._engine.end_silence()
 
     def deadline(self) -> float | None:
         """When `on_timer` must be called, in the loop's time; None once the connection is over."""
@@ -252,7 +253,7 @@ class Connection:
                 self._engine.close(error_code=QuicErrorCode.NO_ERROR, reason_phrase="the handshake took too long")
         elif self.is_client and now >= self._heard_at + KEEP_ALIVE:
             self._heard_at = now
-            self._engine.send_ping(0)
+            self._engine.keep_alive()
 
     def pump(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         """Hand events to streams and waiters; returns the datagrams to send. To be called after every change."""

@@ -54,6 +54,7 @@ MAX_DATAGRAM_FRAME = 65_535
 DATAGRAM_SIZE = 1200  # bytes of UDP payload that every path carries (RFC 9000 14)
 KEY_UPDATE_PACKETS = 1 << 22  # AES-GCM allows 2^23 packets under one key (RFC 9001 6.6)
 RESET_TOKEN_SIZE = 16
+PROBES_IN_VAIN = 3  # in a row: a black-out rather than a few losses
 INTERNAL_ERROR = 0x01  # QUIC's code for a fault on this side
 MAX_GAPS = 512  # missing pieces inside what came of a stream: a window of full packets half of which are lost has 260
 
@@ -280,6 +281,19 @@ class Engine(FastPath):
     def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds, once measured."""
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
+
+    def keep_alive(self) -> None:
+        """Have the peer answer, also where the congestion window is full of what a dead path has swallowed.
+
+        Probes by timeout come ever later (RFC 9002 6.2.1): after half an idle timeout of silence the next one would be
+        too late, though the path be back.
+        """
+        self._probe_pending = True
+
+    def end_silence(self) -> None:
+        """To be called when something has arrived: after several probes in vain the path is back, so ask at once."""
+        if self._loss._pto_count >= PROBES_IN_VAIN and self._handshake_confirmed:
+            self._probe_pending = True
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         if self._packet_number >= self._next_key_update:

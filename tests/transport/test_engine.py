@@ -191,3 +191,36 @@ def test_holes_as_loss_makes_them_are_filled(pair):
             break
     assert lost > 50
     assert got == data
+
+
+def test_a_keep_alive_is_sent_though_the_window_is_full(pair):
+    client, server, now = pair
+    client.send_stream_data(client.open_stream(unidirectional=True), bytes(1 << 20))
+    while client.datagrams_to_send(now):
+        now += 0.01  # and none of them arrives
+    assert client._loss.bytes_in_flight + 1200 > client._loss.congestion_window
+    client.keep_alive()
+    ((datagram, _),) = client.datagrams_to_send(now)
+    server.receive_datagram(datagram, ADDR, now)
+    for answer, _ in server.datagrams_to_send(now + 0.03):
+        client.receive_datagram(answer, ADDR, now + 0.05)
+    assert client._loss.bytes_in_flight < 1200 * 5  # the answer tells that the rest is lost
+
+
+def test_after_a_black_out_the_first_packet_that_arrives_starts_everything_again(pair):
+    """Whoever waits for its own next probe would wait as long as the black-out took."""
+    client, server, now = pair
+    stream = server.open_stream(unidirectional=True)
+    server.send_stream_data(stream, bytes(50_000))
+    end = now + 20
+    server.datagrams_to_send(now)  # lost, as all that follows
+    while (at := server.get_timer()) is not None and at < end:
+        server.handle_timer(at)
+        server.datagrams_to_send(at)
+    assert server.get_timer() - end > 2
+    client.keep_alive()
+    for datagram, _ in client.datagrams_to_send(end):
+        server.receive_datagram(datagram, ADDR, end)
+        server.end_silence()
+    exchange(client, server, end, rounds=60)
+    assert sum(len(event.data) for event in data_events(client)) == 50_000
