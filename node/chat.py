@@ -14,15 +14,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from os import fstat
-from typing import TYPE_CHECKING
 
 from ..gossip import NeighborDown, NeighborUp, Received
 from ..gossip.errors import JoinTimeout
 from ..transport import EndpointTicket
+from .command import Context
 from .node import Node
-
-if TYPE_CHECKING:
-    from .cli import Context
 
 __all__ = ["talk"]
 

@@ -7,22 +7,20 @@ for a failure, 2 for a wrong call.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import platformdirs
 import typer
 
 from ..errors import TidingsError
 from ..transport.endpoint import ANY
+from .command import Context, run
 from .output import Output
 
-__all__ = ["Context", "app", "main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="tidings",
@@ -31,15 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The options that stand before the command."""
-
-    directory: Path
-    bind: tuple[str, ...]
-    output: Output
 
 
 @app.callback()
@@ -57,18 +46,6 @@ def options(
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
     directory = node or platformdirs.user_data_path("tidings")
     context.obj = Context(directory, tuple(bind or ANY), Output(json))
-
-
-def run(command: Callable[[], Awaitable[Any]]) -> None:
-    """Run a command's coroutine to its end; Ctrl-C ends it quietly."""
-
-    async def whole() -> None:
-        await command()
-
-    try:
-        asyncio.run(whole())
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 @app.command()

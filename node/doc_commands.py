@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ..docs_sync import ContentReady, Doc, DocTicket, Entry, InsertLocal, InsertRemote, SyncFinished
-from .cli import Context, run
+from .command import Context, run
 from .node import Node
 
 __all__ = ["app"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..errors import UsageError
 from ..storage import Damaged
 from ..storage.files import write_durably
 
@@ -18,14 +17,10 @@ def folder_document(node: Path, folder: Path) -> str | None:
 
 
 def bind_folder(node: Path, folder: Path, document: str) -> None:
-    """Remember; raises UsageError where the folder belongs to another document."""
+    """Remember from now on that ``folder`` belongs to ``document``."""
     known = _read(node)
     name = str(folder.absolute())
-    if known.get(name, document) != document:
-        raise UsageError(
-            f"{folder} is kept the same with another document, {known[name]}: take another folder for this ticket"
-        )
-    if name not in known:
+    if known.get(name) != document:
         write_durably(_file(node), json.dumps({**known, name: document}, indent=1).encode())
 
 

@@ -6,20 +6,18 @@ import asyncio
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.status import Status
 
 from ..docs_sync import Doc, DocTicket
 from ..docs_sync.errors import ReadOnly, SyncTimeout
+from ..errors import UsageError
+from .command import Context
 from .folders import bind_folder, folder_document
 from .mirror import Mirror, MirrorEvent
 from .mirror_scan import prepare_folder
 from .node import Node
 from .output import Output
-
-if TYPE_CHECKING:
-    from .cli import Context
 
 __all__ = ["sync_folder"]
 
@@ -40,8 +38,6 @@ async def sync_folder(context: Context, folder: Path, ticket: str | None) -> Non
     parsed = None if ticket is None else DocTicket.parse(ticket)
     async with Node.open(context.directory, bind=context.bind) as node:
         doc = await _document(context, node, folder, parsed)
-        if not doc.can_write:
-            raise ReadOnly(f"{folder} cannot be synced both ways with a ticket to read: ask for one with --write")
         text = str(doc.ticket(write=True))
         context.output.event(
             "started",
@@ -64,14 +60,18 @@ async def _document(context: Context, node: Node, folder: Path, ticket: DocTicke
         await asyncio.to_thread(prepare_folder, folder, known=False)
     if ticket is None:
         doc = await node.docs.create() if known is None else await node.docs.open(known)
-        await asyncio.to_thread(bind_folder, context.directory, folder, str(doc.id))
-        return doc
-    await asyncio.to_thread(bind_folder, context.directory, folder, str(ticket.id))
-    try:
-        return await node.docs.join(ticket, timeout=JOIN_TIMEOUT)
-    except SyncTimeout as error:
-        context.output.event("offline", f"going on alone: {error}", reason=str(error))
-        return await node.docs.open(ticket.id)
+    else:
+        if known not in (None, str(ticket.id)):
+            raise UsageError(f"{folder} is kept the same with another document, {known}: take another folder for this ticket")
+        try:
+            doc = await node.docs.join(ticket, timeout=JOIN_TIMEOUT)
+        except SyncTimeout as error:
+            context.output.event("offline", f"going on alone: {error}", reason=str(error))
+            doc = await node.docs.open(ticket.id)
+        if not doc.can_write:
+            raise ReadOnly(f"{folder} cannot be synced both ways with a ticket to read: ask for one with --write")
+    await asyncio.to_thread(bind_folder, context.directory, folder, str(doc.id))
+    return doc
 
 
 class Teller:

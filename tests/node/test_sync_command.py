@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from nodes import until
 from program import Outcome, Program, running, without_root_rights
+from tidings import DocTicket
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -208,6 +209,17 @@ async def test_a_folder_stays_with_its_document(sides: Sides) -> None:
         async with sides.sync("b", ticket) as b:
             assert await b.ended() == 1
             assert "another document" in b.err and b.err.count("\n") == 1
+
+
+async def test_a_ticket_to_read_is_refused_and_leaves_the_folder_free(sides: Sides) -> None:
+    async with sides.sync("a") as a:
+        ticket = DocTicket.parse((await a.hear("started"))["ticket"])
+        readable = DocTicket(ticket.capability.read_only(), ticket.nodes)
+        async with sides.sync("b", str(readable)) as b:
+            assert await b.ended() == 1
+            assert "ticket to read" in b.err and b.err.count("\n") == 1
+        async with sides.sync("b", str(ticket)) as b:
+            await b.hear("started")
 
 
 async def test_a_folder_that_lost_its_mark_is_not_taken_for_emptied(sides: Sides) -> None:
