@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from ..errors import NetworkError, PeerError, StoreError
 from ..transport.connection import Connection
@@ -24,10 +25,11 @@ __all__ = ["Allow", "Provider"]
 
 logger = logging.getLogger(__name__)
 
-REQUESTS_PER_CONNECTION = 32  # more streams wait unread until one is answered
-REQUESTS = 256  # of all connections together; each holds a piece of 256 KiB and two file descriptors
+REQUESTS_OF_PEER = 32  # over all its connections; more streams wait unread until one is answered
+REQUESTS = 256  # of all peers together; each holds a piece of 256 KiB and two file descriptors
 REQUEST_TIMEOUT = 10.0  # seconds to send a request
 WRITE_TIMEOUT = 60.0  # seconds to take a piece of 256 KiB
+CROWDED = 6  # while others wait, both are this many times shorter: a few slow peers must not keep everybody out
 
 Allow = Callable[[EndpointId, Hash], bool]
 """Whether the peer may have the blob."""
@@ -40,17 +42,18 @@ class Provider:
         self._store = store
         self._allow = allow
         self._free = asyncio.Semaphore(REQUESTS)
+        self._free_of_peer: WeakValueDictionary[EndpointId, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, connection: Connection) -> None:
         """Serve one connection until it ends."""
-        free = asyncio.Semaphore(REQUESTS_PER_CONNECTION)
+        free = self._free_of_peer.setdefault(connection.remote_id, asyncio.Semaphore(REQUESTS_OF_PEER))
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await free.acquire()
                 try:
                     stream = await connection.accept_bi()
                 except ConnectionClosed:
                     return
+                await free.acquire()
                 task = tasks.create_task(self._answer(connection, stream))
                 task.add_done_callback(lambda _: free.release())
 
@@ -58,7 +61,7 @@ class Provider:
         peer = connection.remote_id
         try:
             async with self._free:
-                async with asyncio.timeout(REQUEST_TIMEOUT):
+                async with asyncio.timeout(self._patience(REQUEST_TIMEOUT)):
                     request = decode_request(await stream.recv.read_to_end(MAX_REQUEST))
                 if self._allow is not None and not self._allow(peer, request.hash):
                     stream.send.reset(ResetCode.PERMISSION)
@@ -77,6 +80,9 @@ class Provider:
         except Exception:
             logger.exception("a blob request of %s failed", peer.short())
             self._refuse(stream)
+
+    def _patience(self, seconds: float) -> float:
+        return seconds / CROWDED if self._free.locked() else seconds
 
     @staticmethod
     def _refuse(stream: BiStream) -> None:
@@ -99,5 +105,5 @@ class Provider:
         async with await self._store.reader(hash) as reader:
             pieces = encode(reader.info.size, ranges, reader.data_at, reader.outboard_at)
             while piece := next(pieces, b"") if reader.in_memory else await self._store.run(next, pieces, b""):
-                async with asyncio.timeout(WRITE_TIMEOUT):
+                async with asyncio.timeout(self._patience(WRITE_TIMEOUT)):
                     await out.write(piece)

@@ -287,6 +287,38 @@ async def test_bad_requests_cost_their_stream_alone(peers: MakePeer, monkeypatch
     connection.close()
 
 
+async def test_one_peer_cannot_use_up_what_is_for_all(peers: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_module, "REQUESTS", 6)
+    monkeypatch.setattr(provider_module, "REQUESTS_OF_PEER", 4)
+    a, b = await peers(), await peers()
+    info = await a.blobs.add_bytes(b"for all")
+    async with Endpoint.bind(bind=["127.0.0.1:0"]) as hog:
+        for _ in range(3):
+            connection = await hog.connect(a.endpoint.addr(), ALPN)
+            for _ in range(3):
+                stream = await connection.open_bi()
+                await stream.send.write(b"\0")  # and never the rest
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(3):
+            assert await b.blobs.fetch(info.hash, [a.endpoint.addr()]) == info
+
+
+async def test_while_others_wait_slow_peers_get_less_time(peers: MakePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_module, "REQUESTS", 4)
+    monkeypatch.setattr(provider_module, "CROWDED", 100)
+    a, b = await peers(), await peers()
+    info = await a.blobs.add_bytes(b"for all")
+    async with Endpoint.bind(bind=["127.0.0.1:0"]) as hog:
+        connection = await hog.connect(a.endpoint.addr(), ALPN)
+        for n in range(20):
+            stream = await connection.open_bi()
+            await stream.send.write(b"\0")
+            if n == 3:
+                await asyncio.sleep(0.1)
+        async with asyncio.timeout(14):
+            assert await b.blobs.fetch(info.hash, [a.endpoint.addr()]) == info
+
+
 async def test_ranges_and_children(peers: MakePeer) -> None:
     a, b = await peers(), await peers()
     data = pattern(4096)
