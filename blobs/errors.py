@@ -64,7 +64,7 @@ class UnsupportedRequest(PeerError):
 
 
 class Stalled(NetworkError):
-    """The peer sent nothing for as long as the stall timeout."""
+    """The peer sent nothing, or next to nothing, for as long as the stall timeout."""
 
 
 class ProvidersExhausted(NetworkError):

@@ -30,7 +30,8 @@ __all__ = ["STALL_TIMEOUT", "fetch_blob"]
 
 logger = logging.getLogger(__name__)
 
-STALL_TIMEOUT = 20.0  # seconds without a byte before the next provider is asked
+STALL_TIMEOUT = 20.0  # seconds without STALL_BYTES before the next provider is asked
+STALL_BYTES = GROUP  # a byte now and then must not keep a fetch, and its turn, for ever
 BATCH = 1 << 20  # bytes verified in one go at most: about 7 ms of the event loop
 GATHER = 0.02  # seconds to wait for a batch to fill
 
@@ -91,9 +92,16 @@ async def _fetch_from(
             stream = await connection.open_bi()
             await stream.send.write(GetRequest(hash, ChunkRangesSeq.blob()).encode())
             await stream.send.finish()
+        loop = asyncio.get_running_loop()
+        arrived, look_at = 0, loop.time() + stall_timeout
         try:
             while not decoder.finished:
                 data = await _batch(stream.recv, decoder, stall_timeout)
+                arrived += len(data)
+                if loop.time() >= look_at:
+                    if arrived < STALL_BYTES:
+                        raise TimeoutError
+                    arrived, look_at = 0, loop.time() + stall_timeout
                 if not data:
                     if decoder.size is None:
                         raise NotProvided(f"the peer does not have blob {hash.short()}", peer=peer)
@@ -109,7 +117,7 @@ async def _fetch_from(
         raise refusal(error.code, hash, peer) from error
     except TimeoutError as error:
         raise Stalled(
-            f"peer {peer.short()} sent nothing for {stall_timeout:g} s: try again, or another peer"
+            f"peer {peer.short()} sent next to nothing for {stall_timeout:g} s: try again, or another peer"
         ) from error
     finally:
         await incoming.discard()

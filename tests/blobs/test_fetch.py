@@ -31,7 +31,14 @@ from tidings.blobs.ranges import ChunkRanges, ChunkRangesSeq
 from tidings.errors import UsageError
 from tidings.storage import Database
 from tidings.transport import BiStream, Connection, Endpoint, EndpointAddr, Router, SecretKey
-from tidings.transport.errors import DecodeError, InvalidTicket, StreamReset, Unreachable
+from tidings.transport.errors import (
+    ConnectionClosed,
+    DecodeError,
+    InvalidTicket,
+    StreamReset,
+    StreamStopped,
+    Unreachable,
+)
 from tree import pattern, response
 
 
@@ -224,6 +231,24 @@ async def test_why_each_provider_failed(
     assert mismatch.peer == str(next(iter(expected)).id)
     assert await b.blobs.list() == []
     assert not list((tmp_path / b.endpoint.id.short() / "temp").iterdir())
+
+
+async def test_a_provider_that_sends_a_byte_now_and_then_has_stalled(
+    peers: MakePeer, liar: Callable[[Answer], Awaitable[EndpointAddr]]
+) -> None:
+    data = pattern(1000)
+
+    async def trickle(stream: BiStream) -> None:
+        with contextlib.suppress(StreamStopped, ConnectionClosed):
+            for byte in response(data):
+                await stream.send.write(bytes((byte,)))
+                await asyncio.sleep(0.02)
+
+    b = await peers()
+    async with asyncio.timeout(5):
+        with pytest.raises(ProvidersExhausted) as error:
+            await b.blobs.fetch(Hash.of(data), [await liar(trickle)], stall_timeout=0.3)
+    assert all(isinstance(reason, Stalled) for reason in error.value.reasons.values())
 
 
 async def test_nobody_to_ask(peers: MakePeer) -> None:
