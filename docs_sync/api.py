@@ -69,6 +69,7 @@ class Docs:
 
     async def create(self) -> Doc:
         """A new, empty document that this node may write and share."""
+        self._check_open()
         secret = NamespaceSecret.generate()
         capability = Capability(secret.id, secret)
         await self._store.add_namespace(capability)
@@ -178,8 +179,7 @@ class Docs:
 
     async def _go_live(self, id: NamespaceId, peers: Sequence[EndpointId], events: EventStream | None = None) -> Doc:
         async with self._opening:
-            if self._closed:
-                raise DocumentClosed("the node was closed: open it again")
+            self._check_open()
             doc = self._open.get(id)
             if doc is not None:
                 assert doc._live is not None
@@ -197,6 +197,10 @@ class Docs:
                 await doc._stop()
                 raise
             return doc
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DocumentClosed("the node was closed: open it again")
 
     async def _author(self, id: AuthorId | None) -> Author:
         if id is not None:
@@ -245,6 +249,7 @@ class Doc:
         raw = _key(key)
         if not value:
             raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
+        self._docs._check_open()
         self._capability.check_writable()
         blob = await self._docs._blobs.add_bytes(value)
         written = await self._write(raw, bytes(blob.hash), blob.size, author)
@@ -323,8 +328,7 @@ class Doc:
             await self._stop()
 
     async def _write(self, key: bytes, hash: bytes, size: int, author: AuthorId | None) -> Inserted:
-        if self._docs._closed:
-            raise DocumentClosed("the node was closed: open it again")
+        self._docs._check_open()
         writer = await self._docs._author(author)
         written = await self._docs._store.write(self._capability, writer, key, hash, size)
         doc = self._docs._open.get(self.id)  # this handle may be one of `list`

@@ -232,3 +232,12 @@ async def test_three_nodes_and_a_restart(tmp_path: Path) -> None:
 
             await eventually(same)
             assert DocTicket.parse(str(theirs.ticket())).id == mine.id
+
+
+async def test_after_the_end_every_write_says_so(tmp_path: Path) -> None:
+    async with node(tmp_path) as a:
+        doc = await a.docs.create()
+        await a.docs.aclose()
+        for write in (lambda: doc.set("a", b"b"), lambda: doc.delete("a"), a.docs.create, lambda: a.docs.open(doc.id)):
+            with pytest.raises(errors.DocumentClosed):
+                await write()
