@@ -50,6 +50,7 @@ SPARE_TIMERS = 64  # heap entries kept beside those in use before the heap is cl
 MIN_INITIAL = 1200  # bytes of the datagram that may start a connection (RFC 9000 14.1)
 MIN_RESET = 5 + RESET_TOKEN_SIZE  # bytes of the smallest stateless reset (RFC 9000 10.3)
 RESET_INTERVAL = 0.02  # seconds between two stateless resets (iroh's figure)
+PLACES_INTERVAL = 0.5  # seconds between two looks at where all peers are
 INVALID_PACKET = "a packet from the peer made the engine fail"
 
 
@@ -76,6 +77,8 @@ class Driver:
         self._retry = QuicRetryTokenHandler()
         self._reset_key = blake3(secret.to_bytes(), derive_key_context="tidings 2026-11 stateless reset").digest()
         self._reset_sent_at = 0.0
+        self._places: dict[SocketAddress | None, list[bytes]] = {}  # connection ids by the peer's address
+        self._places_at = -PLACES_INTERVAL
         for socket in sockets:
             self._loop.add_reader(socket.fileno(), self._on_readable, socket)
 
@@ -243,8 +246,8 @@ class Driver:
         """A 1-RTT packet of a connection that is not here: the peer's reset of one of ours, or due for a reset."""
         if len(datagram) < MIN_RESET:
             return
-        for connection in self._cids:
-            if connection.engine.get_peer_address() == addr and connection.engine.is_reset(datagram):
+        for connection in self._connections_at(addr, now):
+            if connection.engine.is_reset(datagram):
                 connection.engine.end_silently("the peer restarted and lost its state")
                 self._touched[connection] = None
                 return
@@ -253,6 +256,17 @@ class Driver:
             noise = os.urandom(min(len(datagram) - 1, 2 * MIN_RESET) - RESET_TOKEN_SIZE)
             head = bytes((0x40 | noise[0] & 0x3F,))
             socket.send([(head + noise[1:] + self._reset_token(datagram[1 : 1 + CID_SIZE]), addr)])
+
+    def _connections_at(self, addr: SocketAddress, now: float) -> list[Connection]:
+        """By a table that is made anew at most once in a while: with many connections strangers must not make us look
+        through all of them for each datagram. What is too new for it is found when the peer sends its next reset.
+        """
+        if now >= self._places_at + PLACES_INTERVAL:
+            self._places_at, self._places = now, {}
+            for connection in self._cids:
+                self._places.setdefault(connection.engine.get_peer_address(), []).append(connection.engine.host_cid)
+        found = map(self._by_cid.get, self._places.get(addr, ()))
+        return [connection for connection in found if connection is not None]
 
     def _reset_token(self, cid: bytes) -> bytes:
         return blake3(cid, key=self._reset_key).digest(RESET_TOKEN_SIZE)

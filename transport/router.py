@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from ..errors import NetworkError, PeerError
 from .connection import Connection
 from .endpoint import Endpoint
+from .errors import EndpointClosed
 
 __all__ = ["Handler", "Router"]
 
@@ -40,6 +42,8 @@ class Router:
 
     async def aclose(self) -> None:
         """Stop accepting, cancel the handlers and wait for them. The endpoint stays open."""
+        with suppress(EndpointClosed):
+            self._endpoint.set_alpns([])
         tasks = [self._acceptor, *self._tasks]
         for task in tasks:
             task.cancel()

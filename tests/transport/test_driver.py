@@ -261,3 +261,21 @@ async def test_one_host_cannot_use_up_all_handshakes(served, monkeypatch):
         connection.close()
     await assert_alive(a, b)
     assert not b._driver._handshakes_of
+
+
+async def test_strangers_do_not_make_us_look_through_all_connections(served, monkeypatch):
+    a, b, raw = served
+    await asyncio.gather(*(a.connect(b.addr(), b"echo/1") for _ in range(20)))
+    looks = 0
+    original = Engine.get_peer_address
+
+    def counting(self):
+        nonlocal looks
+        looks += 1
+        return original(self)
+
+    monkeypatch.setattr(Engine, "get_peer_address", counting)
+    for _ in range(50):
+        raw.send(b"\x40" + os.urandom(60))
+    await raw.received()
+    assert looks <= 2 * 20

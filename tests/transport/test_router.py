@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 from tidings.transport import Endpoint, Router
-from tidings.transport.errors import DecodeError, ProtocolRefused
+from tidings.transport.errors import DecodeError, ProtocolRefused, Unreachable
 from tidings.transport.router import HANDLER_FAILED
 
 
@@ -64,3 +64,5 @@ async def test_closing_cancels_handlers_and_waits_for_them():
         await asyncio.sleep(0.01)
         await router.aclose()
         assert cancelled.is_set()
+        with pytest.raises(Unreachable):  # rather than a connection that nobody serves
+            await a.connect(b.addr(), b"x/1", timeout=0.2)
