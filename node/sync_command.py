@@ -62,7 +62,9 @@ async def _document(context: Context, node: Node, folder: Path, ticket: DocTicke
         doc = await node.docs.create() if known is None else await node.docs.open(known)
     else:
         if known not in (None, str(ticket.id)):
-            raise UsageError(f"{folder} is kept the same with another document, {known}: take another folder for this ticket")
+            raise UsageError(
+                f"{folder} is kept the same with another document, {known}: take another folder for this ticket"
+            )
         try:
             doc = await node.docs.join(ticket, timeout=JOIN_TIMEOUT)
         except SyncTimeout as error:
