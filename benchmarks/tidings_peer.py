@@ -5,6 +5,7 @@ One driver then gives both implementations the same work, and each measures insi
 
 import asyncio
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,10 +19,19 @@ BIND = ["127.0.0.1:0"]
 
 
 class Tidings:
-    async def start(self, alpns=(), directory=None):
-        self.node = await Node.open(directory, bind=BIND)
+    node = scratch = None
+
+    async def start(self):
+        """On the disk, where the Rust peer is in memory: what we acknowledge is durable, and its cost belongs here."""
+        self.scratch = tempfile.TemporaryDirectory(prefix="tidings-bench-")
+        self.node = await Node.open(self.scratch.name, bind=BIND)
         self.docs, self.events, self.topics, self.connections = [], [], [], []
         return {"id": str(self.node.id), "addrs": list(map(str, self.node.endpoint.bound()))}
+
+    async def stop(self):
+        if self.node is not None:
+            await self.node.aclose()
+            self.scratch.cleanup()
 
     async def learn(self, ticket):
         for addr in DocTicket.parse(ticket).nodes:

@@ -18,7 +18,7 @@ from .messages import ALPN
 from .pool import ConnectionPool
 from .pool import Provider as ProviderAddr
 from .provider import Allow, Provider
-from .store import BlobInfo, BlobReader, BlobStore, Progress
+from .store import BlobInfo, BlobReader, BlobStore, Progress, Write
 from .tickets import BlobFormat, BlobTicket
 
 __all__ = ["Blobs"]
@@ -57,6 +57,10 @@ class Blobs:
 
     async def add_bytes(self, data: bytes) -> BlobInfo:
         return await self._store.add_bytes(data)
+
+    async def stage_bytes(self, data: bytes) -> tuple[BlobInfo, Write]:
+        """As `add_bytes`, but a blob of up to 16 KiB is added by ``write(connection)``, in the caller's transaction."""
+        return await self._store.stage_bytes(data)
 
     async def add_path(self, path: str | PathLike[str], *, progress: Progress | None = None) -> BlobInfo:
         """Copy a file into the store; ``progress(done, total)`` in bytes.

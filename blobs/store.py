@@ -39,7 +39,7 @@ from .geometry import GROUP, PAIR
 from .hash import Hash
 from .spool import Spool
 
-__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Incoming", "Progress"]
+__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Incoming", "Progress", "Write"]
 
 INLINE_DATA = GROUP  # bytes of a blob that live in its row
 INLINE_OUTBOARD = 16 * 1024
@@ -47,6 +47,9 @@ PIECE = 1 << 20  # bytes read, hashed and written by one call in a thread
 THREADS = 4
 COMPLETE = 1  # the row's state; partial blobs (0) are not kept yet
 MAX_SIZE = (1 << 63) - 1  # SQLite's integers
+
+Write = Callable[[sa.Connection], None]
+"""What runs in a job of the database."""
 
 Progress = Callable[[int, int], object]
 """(bytes done, bytes in all), called on the event loop."""
@@ -56,6 +59,7 @@ T = TypeVar("T")
 _WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
 _SIZE = sa.select(blobs.c.size).where(*_WHOLE)
 _FORGET = sa.delete(blobs).where(blobs.c.hash == sa.bindparam("key"))
+_INSERT = sa.insert(blobs)
 _ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
 
 
@@ -248,12 +252,23 @@ class BlobStore:
     # -- adding -----------------------------------------------------------------------------------------------------
 
     async def add_bytes(self, data: bytes) -> BlobInfo:
-        if len(data) <= INLINE_DATA:
-            hash = Hash.of(data)
-            if await self.size(hash) is None:
-                await self._insert(hash, {"size": len(data), "data": bytes(data), "outboard": None})
-            return BlobInfo(hash, len(data))
+        if len(data) > INLINE_DATA:
+            return await self._add_large(data)
+        info, write = await self.stage_bytes(data)
+        await self._database.write(write)
+        return info
 
+    async def stage_bytes(self, data: bytes) -> tuple[BlobInfo, Write]:
+        """As `add_bytes`, but the row of a small blob is left to ``write``, to be called in a job of the database.
+
+        So that what points at the blob can share its transaction. A large blob is there on return.
+        """
+        if len(data) > INLINE_DATA:
+            return await self._add_large(data), lambda connection: None
+        hash = Hash.of(data)
+        return BlobInfo(hash, len(data)), _insertion(hash, {"size": len(data), "data": bytes(data)})
+
+    async def _add_large(self, data: bytes) -> BlobInfo:
         async def pieces() -> AsyncIterator[memoryview]:
             for offset in range(0, len(data), PIECE):
                 yield memoryview(data)[offset : offset + PIECE]
@@ -338,7 +353,7 @@ class BlobStore:
             raise UsageError(f"a blob has at most {MAX_SIZE} bytes")
         info = BlobInfo(hash, data.size)
         if data.in_memory:
-            await self._insert(hash, {"size": data.size, "data": data.contents(), "outboard": None})
+            await self._insert(hash, {"size": data.size, "data": data.contents()})
             return info
         row: dict[str, object] = {"size": data.size, "data": None}
         row["outboard"] = outboard.contents() if outboard.in_memory else None
@@ -353,16 +368,7 @@ class BlobStore:
         return info
 
     async def _insert(self, hash: Hash, row: dict[str, object]) -> None:
-        key = blobs.c.hash == bytes(hash)
-        now = time.time_ns() // 1000
-
-        def insert(connection: sa.Connection) -> None:
-            if connection.execute(sa.select(blobs.c.state).where(key)).scalar_one_or_none() == COMPLETE:
-                return
-            connection.execute(sa.delete(blobs).where(key))
-            connection.execute(sa.insert(blobs).values(hash=bytes(hash), state=COMPLETE, added_us=now, **row))
-
-        await self._database.write(insert)
+        await self._database.write(_insertion(hash, row))
 
     async def _build(self, data: Spool, outboard: Spool, progress: Progress | None) -> Hash:
         """Build the tree from the spooled bytes, 1 MiB in a thread at a time."""
@@ -406,6 +412,19 @@ class BlobStore:
                 raise BlobDamaged(why) from error
             raise
         return opened[0], outboard if outboard is not None else opened[1]
+
+
+def _insertion(hash: Hash, row: dict[str, object]) -> Write:
+    """The write that makes a complete blob of ``row`` (size, data, outboard), where it is not one already."""
+    values = {"hash": bytes(hash), "state": COMPLETE, "added_us": time.time_ns() // 1000, "outboard": None, **row}
+    key = {"key": bytes(hash)}
+
+    def insert(connection: sa.Connection) -> None:
+        if hash != Hash.EMPTY and connection.execute(_SIZE, key).scalar_one_or_none() is None:
+            connection.execute(_FORGET, key)
+            connection.execute(_INSERT, values)
+
+    return insert
 
 
 def _open_regular(path: Path) -> FileIO:

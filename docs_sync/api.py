@@ -16,6 +16,7 @@ from random import Random, SystemRandom
 from typing import ClassVar, Literal
 
 from ..blobs import Blobs, Hash
+from ..blobs.store import Write
 from ..errors import NetworkError, PeerError
 from ..gossip import Gossip
 from ..storage import Database
@@ -251,8 +252,8 @@ class Doc:
             raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
         self._docs._check_open()
         self._capability.check_writable()
-        blob = await self._docs._blobs.add_bytes(value)
-        written = await self._write(raw, bytes(blob.hash), blob.size, author)
+        blob, content = await self._docs._blobs.stage_bytes(value)
+        written = await self._write(raw, bytes(blob.hash), blob.size, author, content)
         return Entry(written.entry, self._docs._downloads)
 
     async def set_value(self, key: str | bytes, value: object, *, author: AuthorId | None = None) -> Entry:
@@ -327,10 +328,12 @@ class Doc:
                 del self._docs._open[self.id]
             await self._stop()
 
-    async def _write(self, key: bytes, hash: bytes, size: int, author: AuthorId | None) -> Inserted:
+    async def _write(
+        self, key: bytes, hash: bytes, size: int, author: AuthorId | None, content: Write | None = None
+    ) -> Inserted:
         self._docs._check_open()
         writer = await self._docs._author(author)
-        written = await self._docs._store.write(self._capability, writer, key, hash, size)
+        written = await self._docs._store.write(self._capability, writer, key, hash, size, content)
         doc = self._docs._open.get(self.id)  # this handle may be one of `list`
         if doc is not None and doc._live is not None:
             doc._live.inserted(written.entry)

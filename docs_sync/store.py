@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from ..blobs.store import Write
 from ..storage import Database, tables
 from ..transport import EndpointAddr
 from ..transport.postcard import Reader, Writer
@@ -169,8 +170,18 @@ class DocsStore:
 
     # Entries.
 
-    async def write(self, capability: Capability, author: Author, key: bytes, hash: bytes, size: int) -> Inserted:
+    async def write(
+        self,
+        capability: Capability,
+        author: Author,
+        key: bytes,
+        hash: bytes,
+        size: int,
+        content: Write | None = None,
+    ) -> Inserted:
         """Sign and put an entry of our own; size 0 with the hash of nothing is a delete.
+
+        ``content`` stores what the entry points at, in the same transaction.
 
         Raises ReadOnly, BadKey, ClockBehind, UnknownDocument (dropped meanwhile).
         """
@@ -191,6 +202,8 @@ class DocsStore:
                     f"author {author.id.short()} has entries {(record.timestamp - now) / 6e7:.0f} minutes ahead of "
                     "this machine's clock: set the clock, or write as another author"
                 )
+            if content is not None:
+                content(connection)
             outcome = put(EntryRows(connection, namespace), entry)
             assert outcome.stored, "nothing of the author is newer than its newest entry"
             return Inserted(entry, outcome.removed)

@@ -296,6 +296,8 @@ async def obey(peer):
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     sys.stdout.flush()
+    if hasattr(peer, "stop"):
+        await peer.stop()
     os._exit(0)
 
 
