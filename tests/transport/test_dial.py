@@ -69,6 +69,10 @@ async def test_a_dial_cancelled_as_it_succeeds_leaves_no_connection(pair, monkey
 
     monkeypatch.setattr(Connection, "_establish", spy)
     task = asyncio.create_task(a.connect(b.addr(), b"test/1"))
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert not a.connections()
+    try:
+        connection = await task
+    except asyncio.CancelledError:
+        assert not a.connections()
+    else:  # Python 3.13 needs fewer turns: it was done before, and the caller has the connection
+        assert turns == 3
+        assert a.connections() == [connection]
