@@ -20,6 +20,7 @@ from ..gossip.errors import JoinTimeout
 from ..transport import EndpointTicket
 from .command import Context
 from .node import Node
+from .output import printable
 
 __all__ = ["talk"]
 
@@ -81,7 +82,7 @@ def _read(content: bytes) -> tuple[str, str] | None:
 
 
 def _printable(text: str) -> str:
-    return "".join(c for c in text if c.isprintable())
+    return printable(text, instead="")
 
 
 async def _lines() -> AsyncIterator[str]:

@@ -16,6 +16,7 @@ import typer
 from ..docs_sync import ContentReady, Doc, DocTicket, Entry, InsertLocal, InsertRemote, SyncFinished
 from .command import Context, run
 from .node import Node
+from .output import printable
 
 __all__ = ["app"]
 
@@ -208,5 +209,5 @@ def described(entry: Entry) -> dict[str, object]:
 
 def _row(entry: Entry) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.timestamp / 1e6))
-    key = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in entry.key.decode(errors="replace"))
+    key = printable(entry.key.decode(errors="replace"))
     return f"{entry.size:>12}  {when}  {entry.author.short()}  {key}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-__all__ = ["Output"]
+__all__ = ["Output", "printable"]
 
 
 class Output:
@@ -35,3 +35,8 @@ class Output:
     def line(self, value: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(value, default=str) + "\n")
         sys.stdout.flush()
+
+
+def printable(text: str, *, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
+    """``text`` without what could move a terminal's cursor: names and messages of others are not to be trusted."""
+    return "".join(c if c.isprintable() else instead for c in text)

@@ -17,7 +17,7 @@ from .folders import bind_folder, folder_document
 from .mirror import Mirror, MirrorEvent
 from .mirror_scan import prepare_folder
 from .node import Node
-from .output import Output
+from .output import Output, printable
 
 __all__ = ["sync_folder"]
 
@@ -95,12 +95,8 @@ class Teller:
         else:
             self._counts[event.kind] += 1
             self._bytes += event.size
-            text = _printable(WORDS[event.kind].format(path=event.path, note=event.note))
+            text = printable(WORDS[event.kind].format(path=event.path, note=event.note))
             self._output.event(event.kind, text, path=event.path, size=event.size, note=event.note)
         if self._status is not None:
             done = ", ".join(f"{count} {kind}" for kind, count in self._counts.items())
             self._status.update(f"{done}, {self._bytes / 1e6:,.1f} MB" if done else "in sync; watching for changes")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
