@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakSet
 
 from ..blobs import Hash
+from ..gossip import Lagged, NeighborDown, NeighborUp
+from ..gossip.subscription import Subscription
 from ..transport import EndpointId
 from .doc_entry import Entry
 from .reconcile import ContentStatus
@@ -65,16 +65,6 @@ class PendingContentReady:
 
 
 @dataclass(frozen=True, slots=True)
-class NeighborUp:
-    peer: EndpointId
-
-
-@dataclass(frozen=True, slots=True)
-class NeighborDown:
-    peer: EndpointId
-
-
-@dataclass(frozen=True, slots=True)
 class SyncFinished:
     """A sync with ``peer`` ended; ``error`` says why it failed. Times are seconds since 1970."""
 
@@ -85,13 +75,6 @@ class SyncFinished:
     received: int
     sent: int
     error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lagged:
-    """The subscriber was too slow: its ``count`` oldest events are gone. Read the document for its state."""
-
-    count: int
 
 
 DocEvent = (
@@ -106,36 +89,23 @@ class EventStream:
     """
 
     def __init__(self) -> None:
-        self._events: deque[DocEvent] = deque()
-        self._lost = 0
-        self._closed = False
-        self._arrived = asyncio.Event()
+        self._queue: Subscription[DocEvent] = Subscription(CAPACITY)
 
     def push(self, event: DocEvent) -> None:
-        if len(self._events) >= CAPACITY:
-            self._events.popleft()
-            self._lost += 1
-        self._events.append(event)
-        self._arrived.set()
+        self._queue.push(event)
 
     def close(self) -> None:
         """No more events; what waits can still be read."""
-        self._closed = True
-        self._arrived.set()
+        self._queue.close()
 
     def __aiter__(self) -> AsyncIterator[DocEvent]:
         return self
 
     async def __anext__(self) -> DocEvent:
-        while not self._events:
-            if self._closed:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        if self._lost:
-            lagged, self._lost = Lagged(self._lost), 0
-            return lagged
-        return self._events.popleft()
+        event = await self._queue.next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
 
 class EventHub:

@@ -74,7 +74,7 @@ class Gossip:
             raise UsageError("a subscription needs room for one event at least")
         if self._driver.closed:
             raise TopicClosed("gossip was closed here: open the node again")
-        subscription = Subscription(capacity)
+        subscription: Subscription[Event] = Subscription(capacity)
         handle = Topic(self, self._driver, self._driver.subscribe(id, subscription), subscription)
         self._driver.join(handle._joined, peers)
         return handle
@@ -120,7 +120,7 @@ class Topic:
     Membership and messages of one topic know nothing of another.
     """
 
-    def __init__(self, gossip: Gossip, driver: Driver, joined: JoinedTopic, subscription: Subscription) -> None:
+    def __init__(self, gossip: Gossip, driver: Driver, joined: JoinedTopic, subscription: Subscription[Event]) -> None:
         self._gossip = gossip
         self._driver = driver
         self._joined = joined

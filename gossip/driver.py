@@ -43,7 +43,7 @@ class JoinedTopic:
     def __init__(self, id: bytes, core: TopicCore) -> None:
         self.id = id
         self.core = core
-        self.subscriptions: list[Subscription] = []
+        self.subscriptions: list[Subscription[Event]] = []
         self.has_neighbors = asyncio.Event()
         self.wake: asyncio.TimerHandle | None = None
 
@@ -68,7 +68,7 @@ class Driver:
 
     # Topics
 
-    def subscribe(self, id: bytes, subscription: Subscription) -> JoinedTopic:
+    def subscribe(self, id: bytes, subscription: Subscription[Event]) -> JoinedTopic:
         """Add ``subscription`` to topic ``id``, which is joined by the first; it hears of the neighbours there are."""
         if self._sweeper is None:
             self._refresh_addresses()
@@ -84,7 +84,7 @@ class Driver:
         topic.subscriptions.append(subscription)
         return topic
 
-    def unsubscribe(self, topic: JoinedTopic, subscription: Subscription) -> None:
+    def unsubscribe(self, topic: JoinedTopic, subscription: Subscription[Event]) -> None:
         """Remove it; the last one leaves the topic, saying good-bye."""
         subscription.close()
         if subscription in topic.subscriptions:

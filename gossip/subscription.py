@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from ..transport import EndpointId
 
@@ -45,7 +46,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Lagged:
-    """The subscriber was too slow: its ``count`` oldest events are gone."""
+    """The subscriber was too slow: its ``count`` oldest events are gone. Of a document, read the state again."""
 
     count: int
 
@@ -53,17 +54,20 @@ class Lagged:
 Event = NeighborUp | NeighborDown | Received | Lagged
 
 
-class Subscription:
+E = TypeVar("E")
+
+
+class Subscription(Generic[E]):
     """A bounded queue; when it is full the oldest event goes, and `Lagged` says how many before the next."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._events: deque[Event] = deque()
+        self._events: deque[E] = deque()
         self._lost = 0
         self._arrived = asyncio.Event()
         self._closed = False
 
-    def push(self, event: Event) -> None:
+    def push(self, event: E) -> None:
         if self._closed:
             return
         if len(self._events) >= self._capacity:
@@ -77,7 +81,7 @@ class Subscription:
         self._closed = True
         self._arrived.set()
 
-    async def next(self) -> Event | None:
+    async def next(self) -> E | Lagged | None:
         """The next event; None after the last of a closed subscription. A cancelled call loses nothing."""
         while not self._events:
             if self._closed:
