@@ -21,7 +21,7 @@ from .tables import metadata
 __all__ = ["APPLICATION_ID", "REVISIONS", "check_file", "create", "create_file", "migrate"]
 
 # Every revision there ever was, oldest first; a database with another one was written by a newer tidings.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 APPLICATION_ID = 0x7469646E  # "tidn", in the header of the file: tells our database from another program's
 
 MIGRATIONS = Path(__file__).parent / "migrations"

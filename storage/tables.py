@@ -8,13 +8,44 @@ Times ending in ``_us`` and entries' timestamps are microseconds since 1970. Int
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    false,
+    text,
+)
 
-__all__ = ["authors", "blobs", "entries", "metadata", "mirror_files", "namespaces", "sync_peers", "tags"]
+__all__ = [
+    "authors",
+    "blobs",
+    "contents",
+    "entries",
+    "heads",
+    "history",
+    "metadata",
+    "mirror_files",
+    "namespaces",
+    "shares",
+    "summaries",
+    "sync_peers",
+    "tags",
+]
 
 metadata = MetaData()
 
-# kind: 1 may write (secret is the namespace's secret key), 2 may only read (secret is null).
+# kind: 1 may write (secret is the namespace's secret key), 2 may only read (secret is null). level_key: decides which
+# entries begin a node of the aggregate (`summaries`); null until that was built. policy: which contents are fetched,
+# null for all. prefix: of a partial replica, the keys that it holds. history_us: for how long superseded entries are
+# kept. restricted: answered only to who may read. cipher_key: with which contents and keys are encrypted. share: the
+# record that lets this node read a restricted document.
 namespaces = Table(
     "namespaces",
     metadata,
@@ -22,17 +53,27 @@ namespaces = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("secret", LargeBinary(32)),
     Column("created_us", BigInteger, nullable=False),
+    Column("level_key", LargeBinary(32)),
+    Column("policy", LargeBinary),
+    Column("prefix", LargeBinary),
+    Column("history_us", BigInteger),
+    Column("restricted", Boolean, nullable=False, server_default=false()),
+    Column("cipher_key", LargeBinary(32)),
+    Column("share", LargeBinary),
 )
 
+# clock_us: the latest time that this node wrote with in the author's name, in any document.
 authors = Table(
     "authors",
     metadata,
     Column("author", LargeBinary(32), primary_key=True),
     Column("secret", LargeBinary(32), nullable=False),
     Column("is_default", Boolean, nullable=False),
+    Column("clock_us", BigInteger, nullable=False, server_default=text("0")),
 )
 
-# Signed entries of every document. fingerprint is the reconciliation fingerprint of this entry alone.
+# Signed entries of every document. fingerprint is the reconciliation fingerprint of this entry alone. seq numbers the
+# entries of a document as they arrived here: it only grows, and what is read again "after seq n" misses nothing.
 entries = Table(
     "entries",
     metadata,
@@ -45,12 +86,85 @@ entries = Table(
     Column("author_sig", LargeBinary(64), nullable=False),
     Column("namespace_sig", LargeBinary(64), nullable=False),
     Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("seq", BigInteger, nullable=False, server_default=text("0")),
     Index("entries_by_key", "namespace", "key", "author"),
-    Index("entries_by_time", "namespace", "author", "timestamp"),
+    Index("entries_by_seq", "namespace", "seq"),
+    sqlite_with_rowid=False,
+)
+
+# The time of each author's newest entry in a document. It never goes back.
+heads = Table(
+    "heads",
+    metadata,
+    Column("namespace", LargeBinary(32), primary_key=True),
+    Column("author", LargeBinary(32), primary_key=True),
+    Column("timestamp", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Sums over runs of entries, so that a range's count and fingerprint need no scan. A row of level n covers the entries
+# from (author, key) up to the next row of that level; fingerprint is the XOR of theirs.
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("namespace", LargeBinary(32), primary_key=True),
+    Column("level", SmallInteger, primary_key=True),
+    Column("author", LargeBinary, primary_key=True),
+    Column("key", LargeBinary, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What became of the contents that a document's entries name. state: 0 wanted, 1 failed and tried again at due_us,
+# 2 had. peer: from whom it came, or who failed last.
+contents = Table(
+    "contents",
+    metadata,
+    Column("namespace", LargeBinary(32), primary_key=True),
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("due_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("peer", LargeBinary(32)),
+    Column("error", Text),
+    Index("contents_by_state", "namespace", "state", "due_us"),
+    sqlite_with_rowid=False,
+)
+
+# Superseded entries of documents that keep them for a time.
+history = Table(
+    "history",
+    metadata,
+    Column("namespace", LargeBinary(32), primary_key=True),
+    Column("key", LargeBinary, primary_key=True),
+    Column("timestamp", BigInteger, primary_key=True),
+    Column("author", LargeBinary(32), primary_key=True),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("author_sig", LargeBinary(64), nullable=False),
+    Column("namespace_sig", LargeBinary(64), nullable=False),
+    Column("superseded_us", BigInteger, nullable=False),
+    Index("history_by_age", "namespace", "superseded_us"),
+    sqlite_with_rowid=False,
+)
+
+# Signed records of who may read a restricted document until when; revocation: the signed record that ends it.
+shares = Table(
+    "shares",
+    metadata,
+    Column("namespace", LargeBinary(32), primary_key=True),
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("record", LargeBinary),
+    Column("revocation", LargeBinary),
+    Column("changed_us", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
 # Peers that a document was synced with, to dial first after a restart; `addr`, the last known address, is opaque here.
+# checked: up to which id the entries were compared with the peer's by keyed fingerprints.
 sync_peers = Table(
     "sync_peers",
     metadata,
@@ -58,6 +172,7 @@ sync_peers = Table(
     Column("peer", LargeBinary(32), primary_key=True),
     Column("last_us", BigInteger, nullable=False),
     Column("addr", LargeBinary, nullable=False),
+    Column("checked", LargeBinary),
     sqlite_with_rowid=False,
 )
 

@@ -28,6 +28,19 @@ def in_memory() -> Iterator[sa.Connection]:
         engine.dispose()
 
 
+def shape(connection: sa.Connection) -> dict[str, object]:
+    """Columns and indexes; the text of CREATE differs where a column was added later."""
+    shapes: dict[str, object] = {}
+    for name, _ in statements(connection):
+        shapes[name] = (
+            connection.exec_driver_sql(f"PRAGMA table_xinfo({name})").all(),
+            sorted(row[1:] for row in connection.exec_driver_sql(f"PRAGMA index_list({name})")),
+            connection.exec_driver_sql(f"PRAGMA index_xinfo({name})").all(),
+            "WITHOUT ROWID" in dict(statements(connection))[name],
+        )
+    return shapes
+
+
 def statements(connection: sa.Connection) -> list[tuple[str, str]]:
     rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
     return [(name, " ".join(sql.split())) for name, sql in rows if name != "alembic_version"]
@@ -42,7 +55,7 @@ def test_the_migrations_make_what_the_tables_say() -> None:
             revision = migrated.execute(sa.select(schema.version.c.version_num)).scalar()
         assert revision == schema.REVISIONS[-1]
         with at_once.begin(), migrated.begin():
-            assert statements(at_once) == statements(migrated)
+            assert shape(at_once) == shape(migrated)
 
 
 def test_the_list_of_revisions_is_the_migrations() -> None:
