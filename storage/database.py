@@ -18,7 +18,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from . import schema
-from .engine import READERS, reader_engine, writer_engine
+from .engine import READERS, reader_engine, set_sync, writer_engine
 from .errors import DatabaseClosed, from_database_error, from_os_error
 from .files import FileLock, make_private_dir
 from .writer import Writer
@@ -34,7 +34,7 @@ class Database:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock: FileLock | None = None
-        self._writer = Writer(self._connect, self._translate)
+        self._writer = Writer(self._connect, set_sync, self._translate)
         self._closed = False
         # In memory there is one connection, and reads are jobs of the writer.
         self._reader = None if path is None else reader_engine(path)
@@ -55,13 +55,17 @@ class Database:
             raise
         return database
 
-    async def write(self, fn: Callable[[sa.Connection], T]) -> T:
+    async def write(self, fn: Callable[[sa.Connection], T], durable: bool = True) -> T:
         """Run ``fn`` in a transaction and return its result once that is on the disk.
+
+        With ``durable=False`` for what can be had again: it returns without waiting for the disk. A power cut may then
+        undo the last such writes, each whole and the newest first; ``kill -9`` undoes none. Every earlier write is on
+        the disk once a durable one, or `aclose`, returned.
 
         What ``fn`` raises undoes its own writes and is raised here; `DiskFull` and the like where the disk is to blame.
         Cancelled: ``fn`` is done whole or not at all.
         """
-        return await self._writer.run(fn)
+        return await self._writer.run(fn, durable)
 
     async def read(self, fn: Callable[[sa.Connection], T]) -> T:
         """Run ``fn`` on a snapshot that holds every write that `write` has returned from. It cannot write."""

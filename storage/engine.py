@@ -1,9 +1,12 @@
 """SQLAlchemy engines over SQLite, with the settings that the promises of this package rest on.
 
 Write-ahead log with synchronous=FULL: a commit returns after the log was synced, so it survives ``kill -9`` and a power
-cut, and readers go on beside the writer on the snapshot they began with. Python's own transaction handling is switched
-off (``isolation_level = None``): it would commit and begin behind SQLAlchemy's back, and SAVEPOINT needs a BEGIN
-that was really sent.
+cut, and readers go on beside the writer on the snapshot they began with. With synchronous=NORMAL a commit is in the
+log, which the system holds, but not synced: it survives ``kill -9``. The log is synced as a whole, in its order: by the
+next commit under FULL, before a checkpoint and at close, and a power cut takes off its end only.
+
+Python's own transaction handling is switched off (``isolation_level = None``): it would commit and begin behind
+SQLAlchemy's back, and SAVEPOINT needs a BEGIN that was really sent.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["READERS", "reader_engine", "writer_engine"]
+__all__ = ["READERS", "reader_engine", "set_sync", "writer_engine"]
 
 READERS = 3  # connections and threads; reads are short, and the machine has other work
 BUSY_MS = 5_000  # how long another program (the sqlite3 shell, a backup) may hold a lock before an error
@@ -40,6 +43,13 @@ def reader_engine(path: Path) -> sa.Engine:
     )
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return engine
+
+
+def set_sync(connection: sa.Connection, synced: bool) -> None:
+    """Whether the next commits of a writer wait until they are on the disk. SQLite ignores it within a transaction."""
+    raw = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
+    assert isinstance(raw, sqlite3.Connection)
+    raw.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

@@ -1,9 +1,9 @@
 """The one writer: a thread that commits whatever was queued while the disk was busy with the commit before.
 
-Each job runs in a SAVEPOINT of its own inside the group's transaction, so that one that raises is undone alone; then
-one COMMIT makes the group durable, and only then its callers hear of it, in the order of the queue. Where SQLite gives
-up the transaction (disk full) or the COMMIT fails, every job of the group fails. A cancelled caller's job is skipped
-where it has not begun, else it is done whole.
+Each job of several runs in a SAVEPOINT of its own inside the group's transaction, so that one that raises is undone
+alone; then one COMMIT makes the group durable, and only then its callers hear of it, in the order of the queue. Where
+SQLite gives up the transaction (disk full) or the COMMIT fails, every job of the group fails. A cancelled caller's job
+is skipped where it has not begun, else it is done whole. A group in which nobody asked for durability is not synced.
 """
 
 from __future__ import annotations
@@ -34,17 +34,25 @@ T = TypeVar("T")
 class Job:
     fn: Callable[[sa.Connection], Any]
     future: asyncio.Future[Any]
+    durable: bool
     result: Any = None
     error: BaseException | None = None
 
 
 class Writer:
-    """Owns the thread. ``connect`` opens the connection there, ``translate`` turns errors into the caller's ones."""
+    """Owns the thread. ``connect`` opens the connection there, ``sync`` says outside of transactions whether commits
+    wait for the disk (as they do at first), ``translate`` turns errors into the caller's ones.
+    """
 
     def __init__(
-        self, connect: Callable[[], sa.Connection], translate: Callable[[BaseException], BaseException]
+        self,
+        connect: Callable[[], sa.Connection],
+        sync: Callable[[sa.Connection, bool], None],
+        translate: Callable[[BaseException], BaseException],
     ) -> None:
         self._connect = connect
+        self._sync = sync
+        self._synced = True  # what `sync` was told last
         self._translate = translate
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(QUEUED)
@@ -66,15 +74,15 @@ class Writer:
             await self.aclose()
             raise
 
-    async def run(self, fn: Callable[[sa.Connection], T]) -> T:
-        """Queue ``fn`` and return its result when it is durable."""
+    async def run(self, fn: Callable[[sa.Connection], T], durable: bool = True) -> T:
+        """Queue ``fn`` and return its result when it is committed, and on the disk where ``durable``."""
         if self._closing:
             raise DatabaseClosed("the database is closed: open the node again")
         self._unfinished += 1
         try:
             async with self._slots:
                 future: asyncio.Future[T] = self._loop.create_future()
-                self._queue.put(Job(fn, future))
+                self._queue.put(Job(fn, future, durable))
                 return await future
         finally:
             self._unfinished -= 1
@@ -130,13 +138,14 @@ class Writer:
         begun: list[Job] = []
         left: list[Job] = []
         try:
+            self._choose_sync(connection, group)
             with connection.begin():
                 self.commits += 1
                 for position, job in enumerate(group, start=1):
                     if not job.future.cancelled():
                         begun.append(job)
                         left = group[position:]
-                        self._run_job(connection, job)
+                        self._run_job(connection, job, alone=len(group) == 1)
         except BaseException as error:
             _abandon(connection)
             begun = begun or group  # not even BEGIN worked
@@ -157,17 +166,27 @@ class Writer:
         failure.__cause__ = error
         return failure
 
-    def _run_job(self, connection: sa.Connection, job: Job) -> None:
-        """Keep the job's result or its error. Raises only where the whole transaction is lost."""
-        connection.exec_driver_sql("SAVEPOINT job")
+    def _choose_sync(self, connection: sa.Connection, group: list[Job]) -> None:
+        synced = any(job.durable for job in group)
+        if synced != self._synced:
+            self._sync(connection, synced)
+            self._synced = synced
+
+    def _run_job(self, connection: sa.Connection, job: Job, alone: bool) -> None:
+        """Keep the job's result or its error. Raises only where the whole transaction is lost, or was all the job's."""
+        if not alone:
+            connection.exec_driver_sql("SAVEPOINT job")
         try:
             job.result = job.fn(connection)
         except BaseException as error:
             # A future refuses StopIteration.
             job.error = RuntimeError(repr(error)) if isinstance(error, StopIteration) else self._translate(error)
+            if alone:
+                raise
             # Out of space or I/O, SQLite rolls back everything by itself: then this raises, for there is no savepoint.
             connection.exec_driver_sql("ROLLBACK TO job")
-        connection.exec_driver_sql("RELEASE job")
+        if not alone:
+            connection.exec_driver_sql("RELEASE job")
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed before the database: nobody is left to hear

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -169,6 +170,45 @@ class TestWrites:
         await database.aclose()
 
 
+def sync_setting(connection: sa.Connection) -> int:
+    """2 is FULL, the commit waits for the disk; 1 is NORMAL, it does not. Both are as SQLite took them."""
+    return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+
+class TestRelaxedDurability:
+    async def test_only_a_durable_write_waits_for_the_disk(self, tmp_path: Path) -> None:
+        database = await Database.open(tmp_path / "db")
+        for durable in (True, False, False, True, False):
+            assert await database.write(sync_setting, durable=durable) == (2 if durable else 1)
+        await database.aclose()
+
+    @pytest.mark.parametrize("durable", [[False] * 5, [False, True, False], [True, False], [True]])
+    async def test_one_durable_write_makes_its_group_durable(self, tmp_path: Path, durable: list[bool]) -> None:
+        database = await Database.open(tmp_path / "db")
+        gate = threading.Event()
+        first = asyncio.ensure_future(database.write(lambda connection: gate.wait(10), durable=False))
+        while database.commits == 0:
+            await asyncio.sleep(0.001)
+        group = asyncio.gather(*(database.write(sync_setting, durable=each) for each in durable))
+        await asyncio.sleep(0)
+        gate.set()
+        assert await group == [2 if any(durable) else 1] * len(durable)
+        assert await first
+        assert database.commits == 2
+        await database.aclose()
+
+    async def test_what_raises_is_undone_and_the_setting_follows(self, database: Database) -> None:
+        def bad(connection: sa.Connection) -> None:
+            connection.execute(put(b"half"))
+            raise KeyError
+
+        for durable in (False, True, False):
+            with pytest.raises(KeyError):
+                await database.write(bad, durable=durable)
+        await database.write(lambda connection: connection.execute(put(b"a")), durable=False)
+        assert await names(database) == {b"a"}
+
+
 class TestClosing:
     async def test_close_finishes_what_was_queued(self, tmp_path: Path) -> None:
         database = await Database.open(tmp_path / "db")
@@ -214,7 +254,8 @@ async def main():
     database = await Database.open(Path(sys.argv[1]))
     first = int(sys.argv[2])
     async def write(i):
-        await database.write(lambda c: c.execute(sa.insert(tags).values(name=b"%d" % i, hash=bytes(32), format=0)))
+        row = {"name": b"%d" % i, "hash": bytes(32), "format": 0}
+        await database.write(lambda c: c.execute(sa.insert(tags), row).rowcount, durable=sys.argv[3] == "durable")
         sys.stdout.write(f"{i}\\n"); sys.stdout.flush()
     print("open", flush=True)
     for start in range(first, first + 1_000_000, 5):
@@ -223,17 +264,19 @@ asyncio.run(main())
 """
 
 
-def start_writer(path: Path, first: int = 0) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(first)], stdout=subprocess.PIPE, text=True)
+def start_writer(path: Path, first: int = 0, durability: str = "durable") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(path), str(first), durability]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 class TestKill:
-    async def test_what_was_acknowledged_survives_kill(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("durability", ["durable", "relaxed"])
+    async def test_what_was_acknowledged_survives_kill(self, tmp_path: Path, durability: str) -> None:
         path = tmp_path / "node" / "db"
         rng = random.Random(11)
         printed: set[bytes] = set()
-        for round in range(7):
-            process = start_writer(path, round * 1_000_000)
+        for round in range(5):
+            process = start_writer(path, round * 1_000_000, durability)
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
             await asyncio.sleep(rng.uniform(0, 0.1))
