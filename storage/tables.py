@@ -41,8 +41,8 @@ __all__ = [
 
 metadata = MetaData()
 
-# kind: 1 may write (secret is the namespace's secret key), 2 may only read (secret is null). level_key: decides which
-# entries begin a node of the aggregate (`summaries`); null until that was built. policy: which contents are fetched,
+# kind: 1 may write (secret is the namespace's secret key), 2 may only read (secret is null). aggregated: whether
+# `summaries` hold its sums; not yet where an older version wrote it. policy: which contents are fetched,
 # null for all. prefix: of a partial replica, the keys that it holds. history_us: for how long superseded entries are
 # kept. restricted: answered only to who may read. cipher_key: with which contents and keys are encrypted. share: the
 # record that lets this node read a restricted document.
@@ -53,7 +53,7 @@ namespaces = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("secret", LargeBinary(32)),
     Column("created_us", BigInteger, nullable=False),
-    Column("level_key", LargeBinary(32)),
+    Column("aggregated", Boolean, nullable=False, server_default=false()),
     Column("policy", LargeBinary),
     Column("prefix", LargeBinary),
     Column("history_us", BigInteger),

@@ -16,7 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     for column in (
-        sa.Column("level_key", sa.LargeBinary(32)),
+        sa.Column("aggregated", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("policy", sa.LargeBinary),
         sa.Column("prefix", sa.LargeBinary),
         sa.Column("history_us", sa.BigInteger),
