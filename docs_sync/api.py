@@ -24,7 +24,8 @@ from ..transport import BiStream, Connection, Endpoint, EndpointId
 from .capability import Capability
 from .doc_entry import Entry, pack_value
 from .download import Downloads
-from .entry import EMPTY_HASH
+from .entries import Entries
+from .entry import EMPTY_HASH, SignedEntry
 from .errors import BadKey, DocumentClosed, EmptyValue, SyncTimeout, SyncViolation
 from .events import EventHub, EventStream, SyncFinished
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
@@ -284,31 +285,35 @@ class Doc:
         found = await self._docs._store.get(self.id, _key(key), None if author is None else bytes(author))
         return None if found is None else Entry(found, self._docs._downloads)
 
-    async def entries(
+    def entries(
         self,
         *,
         prefix: str | bytes | None = None,
         key: str | bytes | None = None,
         author: AuthorId | None = None,
         sort: Literal["key", "author"] = "key",
+        descending: bool = False,
         newest: bool = False,
         limit: int | None = None,
         offset: int = 0,
         tombstones: bool = False,
-    ) -> AsyncIterator[Entry]:
-        """The entries that fit; see `query.Query`. ``newest``: one for each key, the newest of all authors."""
+    ) -> Entries:
+        """The entries that fit, in any combination; see `query.Query`.
+
+        ``newest``: one for each key, the newest of all authors. Raises BadKey, BadQuery.
+        """
         query = Query(
             prefix=None if prefix is None else _key(prefix),
             key=None if key is None else _key(key),
             author=None if author is None else bytes(author),
             sort=sort,
+            descending=descending,
             newest=newest,
             limit=limit,
             offset=offset,
             tombstones=tombstones,
         )
-        async for found in self._docs._store.query(self.id, query):
-            yield Entry(found, self._docs._downloads)
+        return Entries(self._docs._store, self.id, query, self._entry)
 
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""
@@ -338,6 +343,9 @@ class Doc:
         if doc is not None and doc._live is not None:
             doc._live.inserted(written.entry)
         return written
+
+    def _entry(self, signed: SignedEntry) -> Entry:
+        return Entry(signed, self._docs._downloads)
 
     async def _stop(self) -> None:
         live, self._live = self._live, None

@@ -1,6 +1,7 @@
 """Errors of documents, by blame (see ``tidings.errors``).
 
-UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  ClockBehind  DocumentClosed  NotAValue
+UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  BadQuery  ClockBehind  DocumentClosed
+              NotAValue
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               SyncRefused  SyncViolation
 NetworkError  SyncTimeout  ContentMissing
@@ -13,6 +14,7 @@ from ..errors import NetworkError, PeerError, UsageError
 __all__ = [
     "BadEmptyEntry",
     "BadKey",
+    "BadQuery",
     "BadSignature",
     "BadSize",
     "ClockBehind",
@@ -52,6 +54,10 @@ class EmptyValue(UsageError):
 
 class BadKey(UsageError):
     """A key is text or bytes of at most `tidings.docs_sync.validity.MAX_KEY_SIZE` bytes."""
+
+
+class BadQuery(UsageError):
+    """No entries can be asked for like this: a limit is not negative, a cursor comes from the same document."""
 
 
 class ClockBehind(UsageError):

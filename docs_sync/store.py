@@ -27,9 +27,9 @@ from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDoc
 from .keys import Author, AuthorId, NamespaceId
 from .messages import Abort, SyncMessage, decode_sync, encode_sync
 from .put import Put, put
-from .query import Query, newest_of_key, read_page
+from .query import Query, Walk, count_entries, newest_of_key
 from .reconcile import Limits, Message, Value
-from .rows import PAGE, EntryRows
+from .rows import EntryRows
 from .validity import MAX_KEY_SIZE, check_entry, judge_all
 
 __all__ = ["DocsStore", "Inserted", "Processed"]
@@ -243,29 +243,19 @@ class DocsStore:
 
     async def query(self, namespace: NamespaceId, query: Query) -> AsyncIterator[SignedEntry]:
         """The entries that ``query`` describes, in pages of constant size."""
-        skipped = given = 0
-        rows = self._rows(namespace, query)
-        async for entry in newest_per_key(rows) if query.newest else rows:
-            if entry.record.is_tombstone and not query.tombstones:
-                continue
-            if skipped < query.offset:
-                skipped += 1
-                continue
-            if query.limit is not None and given >= query.limit:
-                return
-            given += 1
-            yield entry
-
-    async def _rows(self, namespace: NamespaceId, query: Query) -> AsyncIterator[SignedEntry]:
-        id = bytes(namespace)
-        after: SignedEntry | None = None
-        while True:
-            page = await self._database.read(functools.partial(read_page, namespace=id, query=query, after=after))
-            for entry in page:
+        walk = Walk(bytes(namespace), query)
+        while not walk.done:
+            for entry in await self._database.read(walk.read):
                 yield entry
-            if len(page) < PAGE:
-                return
-            after = page[-1]
+
+    async def count(self, namespace: NamespaceId, query: Query) -> int:
+        """How many `query` gives."""
+        if query.newest and query.author is None:
+            walk, count = Walk(bytes(namespace), query), 0
+            while not walk.done:
+                count += len(await self._database.read(walk.read))
+            return count
+        return await self._database.read(lambda connection: count_entries(connection, bytes(namespace), query))
 
     async def heads(self, namespace: NamespaceId) -> dict[bytes, int]:
         """The time of each author's newest entry, in microseconds."""
@@ -345,19 +335,6 @@ class DocsStore:
         query = sa.select(_p.addr).where(_p.namespace == bytes(namespace)).order_by(_p.last_us.desc())
         rows = await self._database.read(lambda connection: list(connection.execute(query).scalars()))
         return [EndpointAddr.read(Reader(row)) for row in rows]
-
-
-async def newest_per_key(entries: AsyncIterator[SignedEntry]) -> AsyncIterator[SignedEntry]:
-    """Of entries in key order the newest of each key; at equal times the larger hash, then the larger author."""
-    best: SignedEntry | None = None
-    async for entry in entries:
-        if best is not None and best.id.key != entry.id.key:
-            yield best
-            best = None
-        if best is None or (best.record.order, best.id.author) < (entry.record.order, entry.id.author):
-            best = entry
-    if best is not None:
-        yield best
 
 
 def _now_us() -> int:

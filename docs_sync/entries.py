@@ -1,0 +1,51 @@
+"""What a query gives: to be iterated, listed or counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+from .doc_entry import Entry
+from .entry import SignedEntry
+from .keys import NamespaceId
+from .query import Query
+from .store import DocsStore
+
+__all__ = ["Entries"]
+
+
+class Entries:
+    """The entries of a document that fit a query, made by `Doc.entries`. Nothing is read before it is asked for.
+
+        async for entry in doc.entries(prefix="photos/"): ...
+        newest = await doc.entries(prefix="log/", descending=True).first()
+
+    Each use reads anew. Iterating costs constant memory; `query` says what becomes of entries that change meanwhile.
+    """
+
+    def __init__(
+        self, store: DocsStore, namespace: NamespaceId, query: Query, entry: Callable[[SignedEntry], Entry]
+    ) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._query = query
+        self._entry = entry
+
+    async def __aiter__(self) -> AsyncIterator[Entry]:
+        async for found in self._store.query(self._namespace, self._query):
+            yield self._entry(found)
+
+    async def first(self) -> Entry | None:
+        """The first one, None where nothing fits."""
+        limit = 1 if self._query.limit is None else min(1, self._query.limit)
+        async for found in self._store.query(self._namespace, replace(self._query, limit=limit)):
+            return self._entry(found)
+        return None
+
+    async def list(self) -> list[Entry]:
+        """All of them, in memory."""
+        return [entry async for entry in self]
+
+    async def count(self) -> int:
+        """How many there are."""
+        return await self._store.count(self._namespace, self._query)
