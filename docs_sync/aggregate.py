@@ -96,7 +96,7 @@ def update(
     changes: dict[Bound, Sum] = {bound: Sum(-1, _number(fingerprint)) for bound, fingerprint in gone.items()}
     for bound, fingerprint in new.items():
         before = changes.get(bound, Sum(0, 0))
-        changes[bound] = Sum(before.count + 1, before.xor ^ _number(fingerprint))
+        changes[bound] = Sum(before.size + 1, before.total ^ _number(fingerprint))
     ordered = sorted(changes.items())
     born = {bound: height(bound) for bound in new.keys() - gone.keys()} if levels else {}
     dead: Iterable[Bound] = gone.keys() - new.keys()
@@ -122,7 +122,7 @@ def remove_range(connection: sa.Connection, namespace: bytes, low: Bound, high: 
         start, count, total = nodes.find(_BEFORE, level, low)
         for _, _, more, fingerprint in covered:
             count, total = count + more, total ^ _number(fingerprint)
-        nodes.set(level, start, Sum(count - removed.count, total ^ removed.xor))
+        nodes.set(level, start, Sum(count - removed.size, total ^ removed.total))
         if level == 1 or covered:
             nodes.relieve(level, start)
 
@@ -169,7 +169,7 @@ class _Nodes:
             end = self._after(level, start) if position + 1 < len(changes) else END
             while position < len(changes) and changes[position][0] < end:
                 _, change = changes[position]
-                count, total = count + change.count, total ^ change.xor
+                count, total = count + change.size, total ^ change.total
                 position += 1
             updates.append(self._values(level, start, count, total))
             if count > CROWDED:
@@ -191,7 +191,7 @@ class _Nodes:
         """Begin a node at ``bound``, where one of the level below begins."""
         start, count, total = self.find(_BEFORE, level, bound)
         right = _sum(self.load(level - 1, bound, self._after(level, start)))
-        self.set(level, start, Sum(count - right.count, total ^ right.xor))
+        self.set(level, start, Sum(count - right.size, total ^ right.total))
         self._insert(level, [(bound, right)])
 
     def relieve(self, level: int, start: Bound) -> None:

@@ -17,7 +17,7 @@ does not fit is cut at an id; the rest of the range goes as a fingerprint, which
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol
 
 from .entry import EMPTY_HASH, SignedEntry
 from .errors import InvalidEntry, OutsideRange
-from .put import EntryStore, put
+from .put import Put
 from .ranges import IdRange
 
 __all__ = [
@@ -100,8 +100,8 @@ class RangeStore(Protocol):
 
     def summary(self, range: IdRange) -> Summary: ...
 
-    def ids_at(self, range: IdRange, positions: Sequence[int]) -> list[bytes]:
-        """The ids at ascending ``positions`` of the walk through the range."""
+    def ids_at(self, range: IdRange, positions: Sequence[int], slack: int = 0) -> list[bytes]:
+        """The ids at ascending ``positions`` of the walk through the range, or at most ``slack`` away from them."""
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         """The entries from x upward, wrapping, read as they are asked for; with our own content's state."""
@@ -206,17 +206,17 @@ def initial_message(store: RangeStore) -> Message:
     return [RangeFingerprint(whole, store.summary(whole).fingerprint)]
 
 
-def take_values(store: EntryStore, message: Message) -> Taken:
+def take_values(put_all: Callable[[Sequence[SignedEntry]], Sequence[Put]], message: Message) -> Taken:
     """Put every entry of a screened message."""
+    values = [value for part in message if isinstance(part, RangeItems) for value in part.values]
     stored: list[Value] = []
     owed: dict[bytes, None] = {}
-    for part in message:
-        for value in part.values if isinstance(part, RangeItems) else ():
-            refused_for = put(store, value.entry).superseded_by
-            if refused_for is None:
-                stored.append(value)
-            elif refused_for != value.entry.id:
-                owed[bytes(refused_for)] = None
+    for value, outcome in zip(values, put_all([value.entry for value in values]), strict=True):
+        refused_for = outcome.superseded_by
+        if refused_for is None:
+            stored.append(value)
+        elif refused_for != value.entry.id:
+            owed[bytes(refused_for)] = None
     return Taken(stored, list(owed))
 
 
@@ -293,11 +293,12 @@ class _Reply:
     def _split(self, whole: IdRange, count: int) -> None:
         """At least two entries in at most ``split`` runs of nearly equal length, which cover the range together."""
         ways = min(self._limits.split, count)
+        slack = (count // ways - 1) // 2  # so the cuts stay in order and apart
         if whole.is_whole:
-            pivots = self._store.ids_at(whole, [count * way // ways for way in range(ways)])
+            pivots = self._store.ids_at(whole, [count * way // ways for way in range(ways)], slack)
             bounds = [*pivots, pivots[0]]
         else:
-            pivots = self._store.ids_at(whole, [count * way // ways for way in range(1, ways)])
+            pivots = self._store.ids_at(whole, [count * way // ways for way in range(1, ways)], slack)
             bounds = [whole.x, *pivots, whole.y]
         for x, y in pairwise(bounds):
             run = IdRange(x, y)

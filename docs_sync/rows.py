@@ -1,9 +1,8 @@
-"""One document's entries as rows: what the put rule and reconciliation need of SQL, inside one transaction.
+"""One document's entries as rows, as reconciliation reads them, inside one snapshot.
 
-`EntryRows` is both `put.EntryStore` and `reconcile.RangeStore` over the table ``entries``, whose primary key
-(namespace, author, key) compares as bytes, so that the order of rows is the order on the wire. The entries'
-fingerprints are in their rows: nothing is hashed again for a sync. Ranges are scanned; an aggregate that makes them
-cheap belongs behind `summary` and `ids_at`, which is all that reconciliation asks.
+`EntryRows` is `reconcile.RangeStore` over the table ``entries``, whose primary key (namespace, author, key) compares as
+bytes, so that the order of rows is the order on the wire. Counts, fingerprints and ids at a position come from the
+aggregate: nothing is scanned and nothing is hashed again for a sync. `put_rows` is the side that writes.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ from collections.abc import Iterator, Sequence, Set
 import sqlalchemy as sa
 
 from ..storage import tables
-from .entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of
+from .aggregate import read_tree
+from .entry import EMPTY_HASH, EntryId, Record, SignedEntry
 from .put import prefix_end
-from .ranges import IdRange, Segment
+from .put_rows import AFTER_ALL_KEYS
+from .ranges import Bound, IdRange, Segment
 from .reconcile import ContentStatus, Summary, Value
-from .validity import MAX_KEY_SIZE
+from .summary_tree import END, START, Sum, Tree
 
-__all__ = ["COLUMNS", "PAGE", "EntryRows", "from_row", "is_below"]
+__all__ = ["COLUMNS", "PAGE", "EntryRows", "from_row", "is_below", "missing"]
 
 PAGE = 256  # rows read at once: a page of the largest keys is 1 MB
 
@@ -36,30 +37,6 @@ COLUMNS = (
     _e.namespace_sig,
 )
 
-# One index lookup for each length of a prefix of the key. SQLite's substr of an empty blob is null.
-_SUPERSEDING = sa.text(
-    """
-    WITH RECURSIVE prefixes(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM prefixes WHERE n < length(:key))
-    SELECT e.key FROM prefixes CROSS JOIN entries AS e
-    WHERE e.namespace = :namespace AND e.author = :author AND e.key = coalesce(substr(:key, 1, n), x'')
-      AND (e.timestamp, e.hash) >= (:timestamp, :hash)
-    LIMIT 1
-    """
-)
-_REMOVE = (
-    sa.delete(tables.entries)
-    .where(
-        _e.namespace == sa.bindparam("in_namespace"),
-        _e.author == sa.bindparam("of"),
-        _e.key >= sa.bindparam("low"),
-        _e.key < sa.bindparam("high"),
-        sa.tuple_(_e.timestamp, _e.hash) <= sa.tuple_(sa.bindparam("time"), sa.bindparam("content")),
-    )
-    .returning(_e.hash)
-)
-_HERE = sa.select(_b.hash).where(_b.hash == sa.bindparam("wanted"), _b.state == 1)
-_INSERT = sa.insert(tables.entries)
-
 
 def from_row(row: Sequence[object]) -> SignedEntry:
     """From the first eight columns, which are `COLUMNS`."""
@@ -70,12 +47,17 @@ def from_row(row: Sequence[object]) -> SignedEntry:
 
 def is_below(prefix: bytes) -> sa.ColumnElement[bool]:
     """Keys that start with ``prefix``."""
-    return sa.and_(_e.key >= prefix, _e.key < _after(prefix))
+    return sa.and_(_e.key >= prefix, _e.key < (prefix_end(prefix) or AFTER_ALL_KEYS))
 
 
-def _after(prefix: bytes) -> bytes:
-    end = prefix_end(prefix)
-    return b"\xff" * (MAX_KEY_SIZE + 1) if end is None else end
+def missing(connection: sa.Connection, hashes: Set[bytes]) -> set[bytes]:
+    """Those of ``hashes`` whose content is not here."""
+    wanted = list(hashes - {EMPTY_HASH})
+    here: set[bytes] = set()
+    for start in range(0, len(wanted), 500):
+        query = sa.select(_b.hash).where(_b.hash.in_(wanted[start : start + 500]), _b.state == 1)
+        here.update(connection.execute(query).scalars())
+    return set(wanted) - here
 
 
 class EntryRows:
@@ -84,78 +66,38 @@ class EntryRows:
     def __init__(self, connection: sa.Connection, namespace: bytes) -> None:
         self._connection = connection
         self._namespace = namespace
+        self._tree: Tree | None = None
 
     @property
     def namespace(self) -> bytes:
         return self._namespace
 
-    # The put rule.
-
-    def superseding(self, entry: SignedEntry) -> EntryId | None:
-        id, record = entry.id, entry.record
-        parameters: dict[str, object] = {"namespace": id.namespace, "author": id.author, "key": id.key}
-        parameters |= {"timestamp": record.timestamp, "hash": record.hash}
-        key = self._connection.execute(_SUPERSEDING, parameters).scalar()
-        return None if key is None else EntryId(id.namespace, id.author, key)
-
-    def remove_superseded(self, entry: SignedEntry) -> int:
-        id, record = entry.id, entry.record
-        parameters: dict[str, object] = {"in_namespace": id.namespace, "of": id.author}
-        parameters |= {"low": id.key, "high": _after(id.key), "time": record.timestamp, "content": record.hash}
-        contents = self._connection.execute(_REMOVE, parameters).scalars().all()
-        return sum(hash != EMPTY_HASH for hash in contents)
-
-    def insert(self, entry: SignedEntry) -> None:
-        id, record = entry.id, entry.record
-        self._connection.execute(
-            _INSERT,
-            {
-                "namespace": id.namespace,
-                "author": id.author,
-                "key": id.key,
-                "timestamp": record.timestamp,
-                "hash": record.hash,
-                "size": record.size,
-                "author_sig": entry.author_signature,
-                "namespace_sig": entry.namespace_signature,
-                "fingerprint": fingerprint_of(id, record),
-            },
-        )
-
-    def missing(self, hashes: Set[bytes]) -> set[bytes]:
-        """Those of ``hashes`` whose content is not here."""
-        wanted = hashes - {EMPTY_HASH}
-        return {hash for hash in wanted if self._connection.execute(_HERE, {"wanted": hash}).first() is None}
-
-    # Reconciliation.
+    @property
+    def tree(self) -> Tree:
+        if self._tree is None:
+            self._tree = read_tree(self._connection, self._namespace)
+        return self._tree
 
     def first_id(self) -> bytes | None:
-        query = sa.select(_e.author, _e.key).where(_e.namespace == self._namespace)
-        row = self._connection.execute(query.order_by(_e.author, _e.key).limit(1)).first()
-        return None if row is None else self._namespace + row[0] + row[1]
+        return self._id(self.tree.at(0)) if self.tree.total.size else None
 
     def summary(self, range: IdRange) -> Summary:
         count, total = 0, int.from_bytes(EMPTY_HASH, "big")
-        for segment in range.segments(self._namespace):
-            rows = self._connection.execute(sa.select(_e.fingerprint).where(self._within(segment))).scalars()
-            for batch in rows.partitions(4096):
-                count += len(batch)
-                total ^= _xor(batch)
+        for first, last in self._spans(range):
+            count += last.size - first.size
+            total ^= last.total ^ first.total
         return Summary(count, total.to_bytes(32, "big"))
 
-    def ids_at(self, range: IdRange, positions: Sequence[int]) -> list[bytes]:
-        wanted = list(reversed(positions))
+    def ids_at(self, range: IdRange, positions: Sequence[int], slack: int = 0) -> list[bytes]:
+        spans = [(first.size, last.size) for first, last in self._spans(range)]
         ids: list[bytes] = []
-        walked = 0
-        for segment in range.segments(self._namespace):
-            query = sa.select(_e.author, _e.key).where(self._within(segment)).order_by(_e.author, _e.key)
-            for batch in self._connection.execute(query).partitions(4096):
-                while wanted and wanted[-1] < walked + len(batch):
-                    author, key = batch[wanted.pop() - walked]
-                    ids.append(self._namespace + author + key)
-                walked += len(batch)
-                if not wanted:
+        for position in positions:
+            passed = 0
+            for first, last in spans:
+                if position < passed + last - first:
+                    ids.append(self._id(self._near(first + position - passed, first, last, slack)))
                     break
+                passed += last - first
         return ids
 
     def walk(self, range: IdRange) -> Iterator[Value]:
@@ -166,6 +108,20 @@ class EntryRows:
             for batch in self._connection.execute(query).partitions(PAGE):
                 for row in batch:
                     yield Value(from_row(row), _status(row[8], row[4]))
+
+    def _spans(self, range: IdRange) -> list[tuple[Sum, Sum]]:
+        """For each segment the sums before it and before its end."""
+        return [
+            (self.tree.before(segment.low or START), self.tree.before(segment.high or END))
+            for segment in range.segments(self._namespace)
+        ]
+
+    def _near(self, position: int, first: int, last: int, slack: int) -> Bound:
+        found, bound = self.tree.near(position, slack)
+        return bound if first <= found < last else self.tree.at(position)
+
+    def _id(self, bound: Bound) -> bytes:
+        return self._namespace + bound[0] + bound[1]
 
     def _within(self, segment: Segment) -> sa.ColumnElement[bool]:
         place = sa.tuple_(_e.author, _e.key)
@@ -182,10 +138,3 @@ def _status(state: int | None, hash: bytes) -> ContentStatus:
     if state == 1 or hash == EMPTY_HASH:
         return ContentStatus.COMPLETE
     return ContentStatus.MISSING if state is None else ContentStatus.INCOMPLETE
-
-
-def _xor(fingerprints: Sequence[bytes]) -> int:
-    total = 0
-    for fingerprint in fingerprints:
-        total ^= int.from_bytes(fingerprint, "big")
-    return total

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -18,18 +18,21 @@ import sqlalchemy as sa
 
 from ..blobs.store import Write
 from ..storage import Database, tables
+from ..storage.prepared import Prepared
 from ..transport import EndpointAddr
 from ..transport.postcard import Reader, Writer
-from . import reconcile
+from . import aggregate, reconcile
 from .capability import Capability
 from .entry import Record, SignedEntry, sign_entry
 from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
-from .keys import Author, AuthorId, NamespaceId
+from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .messages import Abort, SyncMessage, decode_sync, encode_sync
-from .put import Put, put
+from .put import Put
+from .put_rows import put_entries
 from .query import Query, Walk, count_entries, newest_of_key
-from .reconcile import Limits, Message, Value
-from .rows import EntryRows
+from .ranges import IdRange
+from .reconcile import EMPTY_ID, Limits, Message, Summary, Value
+from .rows import COLUMNS, EntryRows, from_row, missing
 from .validity import MAX_KEY_SIZE, check_entry, judge_all
 
 __all__ = ["DocsStore", "Inserted", "Processed"]
@@ -38,19 +41,51 @@ REMEMBERED_PEERS = 5  # useful peers of a document, to dial first after a restar
 VERIFY_BATCH = 64  # entries one thread verifies before the next takes over: about 20 ms
 VERIFY_THREADS = 4
 PUT_BATCH = 500  # received entries in one job of the writer, about 0.1 s: other writes wait behind it
+SIGN_AHEAD = 16  # entries that are worth a way through the threads: signing takes 50 us each
 SHORT_MESSAGE = 16_384  # bytes that are decoded on the event loop: under a millisecond
 
 _WRITE, _READ = 1, 2  # namespaces.kind
-_n, _a, _e, _p, _b = (
-    table.c for table in (tables.namespaces, tables.authors, tables.entries, tables.sync_peers, tables.blobs)
+WHOLE = IdRange(EMPTY_ID, EMPTY_ID)
+OF_DOCUMENTS = [table for table in tables.metadata.sorted_tables if "namespace" in table.c]
+_n, _a, _e, _h, _p, _b = (
+    table.c
+    for table in (tables.namespaces, tables.authors, tables.entries, tables.heads, tables.sync_peers, tables.blobs)
 )
 
-_NEWEST = sa.select(
-    sa.select(sa.func.max(_e.timestamp))
-    .where(_e.namespace == sa.bindparam("namespace"), _e.author == sa.bindparam("author"))
-    .scalar_subquery(),
-    sa.exists().where(_n.namespace == sa.bindparam("namespace")),
+_document = tables.namespaces.c.namespace == sa.bindparam("namespace")
+_DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us).where(_document))
+_AGGREGATED = Prepared(sa.update(tables.namespaces).where(_n.namespace == sa.bindparam("id")).values(aggregated=True))
+_CLOCK = Prepared(
+    sa.select(
+        sa.select(_a.clock_us).where(_a.author == sa.bindparam("author")).scalar_subquery(),
+        sa.select(_h.timestamp)
+        .where(_h.namespace == sa.bindparam("namespace"), _h.author == sa.bindparam("author"))
+        .scalar_subquery(),
+    )
 )
+_SET_CLOCK = Prepared(
+    sa.update(tables.authors).where(_a.author == sa.bindparam("id")).values(clock_us=sa.bindparam("time"))
+)
+_CHANGES = Prepared(
+    sa.select(*COLUMNS, _e.seq)
+    .where(_e.namespace == sa.bindparam("namespace"), _e.seq > sa.bindparam("after"))
+    .order_by(_e.seq)
+    .limit(sa.bindparam("most"))
+)
+_LAST_SEQ = Prepared(sa.select(sa.func.max(_e.seq)).where(_e.namespace == sa.bindparam("namespace")))
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class NewEntry(NamedTuple):
+    """A local write to be: size 0 with the hash of nothing is a delete. ``content`` stores what it points at."""
+
+    key: bytes
+    hash: bytes
+    size: int
+    content: Write | None = None
 
 
 class Inserted(NamedTuple):
@@ -83,9 +118,13 @@ class Processed(NamedTuple):
 class DocsStore:
     """Close it with `aclose`; the database stays open."""
 
-    def __init__(self, database: Database, *, limits: Limits | None = None) -> None:
+    def __init__(self, database: Database, *, limits: Limits | None = None, clock: Callable[[], int] = now_us) -> None:
+        """``clock`` gives microseconds since 1970."""
         self._database = database
         self._limits = limits or Limits()
+        self._clock = clock
+        self._times: dict[AuthorId, int] = {}  # the latest that a batch was signed with
+        self._aggregated: set[bytes] = set()
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, thread_name_prefix="tidings-verify")
 
     async def aclose(self) -> None:
@@ -96,8 +135,8 @@ class DocsStore:
     async def add_namespace(self, capability: Capability) -> None:
         """Keep the right to read or write; what is there is only ever widened."""
         secret = None if capability.secret is None else capability.secret.to_bytes()
-        row = {"namespace": bytes(capability.id), "created_us": _now_us()}
-        row |= {"kind": _READ if secret is None else _WRITE, "secret": secret}
+        row = {"namespace": bytes(capability.id), "created_us": self._clock()}
+        row |= {"kind": _READ if secret is None else _WRITE, "secret": secret, "aggregated": True}
 
         def job(connection: sa.Connection) -> None:
             known = connection.execute(sa.select(_n.kind).where(_n.namespace == row["namespace"])).scalar()
@@ -127,7 +166,7 @@ class DocsStore:
         """Forget the document: its entries, peers and keys. Contents stay with the blobs."""
 
         def job(connection: sa.Connection) -> None:
-            for table in (tables.entries, tables.sync_peers, tables.namespaces):
+            for table in OF_DOCUMENTS:
                 connection.execute(sa.delete(table).where(table.c.namespace == bytes(namespace)))
 
         await self._database.write(job)
@@ -179,42 +218,106 @@ class DocsStore:
         size: int,
         content: Write | None = None,
     ) -> Inserted:
-        """Sign and put an entry of our own; size 0 with the hash of nothing is a delete.
+        """`write_batch` of one entry."""
+        (inserted,) = await self.write_batch(capability, author, [NewEntry(key, hash, size, content)])
+        return inserted
 
-        ``content`` stores what the entry points at, in the same transaction.
+    async def write_batch(self, capability: Capability, author: Author, entries: Sequence[NewEntry]) -> list[Inserted]:
+        """Sign and put entries of our own, in their order and in one transaction, contents included.
 
         Raises ReadOnly, BadKey, ClockBehind, UnknownDocument (dropped meanwhile).
         """
-        if len(key) > MAX_KEY_SIZE:
-            raise BadKey(f"a key has {len(key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
+        for entry in entries:
+            if len(entry.key) > MAX_KEY_SIZE:
+                raise BadKey(f"a key has {len(entry.key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
         secret, namespace = capability.check_writable(), bytes(capability.id)
         place = {"namespace": namespace, "author": bytes(author.id)}
+        signed = await self._sign_ahead(secret, author, entries)
 
-        def job(connection: sa.Connection) -> Inserted:
-            now = _now_us()
-            last, exists = connection.execute(_NEWEST, place).one()
-            if not exists:
-                raise UnknownDocument(f"document {capability.id.short()} was dropped here")
-            record = Record(size, hash, now if last is None else max(now, last + 1))
-            entry = sign_entry(secret, author, key, record)
-            if check_entry(entry.id, record, namespace, now) is not None:
+        def job(connection: sa.Connection) -> list[Inserted]:
+            history = self._prepare(connection, namespace)
+            now = self._clock()
+            times = _CLOCK.first(connection, place)
+            last = max(times[0] or 0, times[1] or 0)
+            batch = signed
+            if not batch or batch[0].record.timestamp <= last:
+                batch = _sign(secret, author, entries, max(now, last + 1))
+            final = batch[-1]
+            if check_entry(final.id, final.record, namespace, now) is not None:
                 raise ClockBehind(
-                    f"author {author.id.short()} has entries {(record.timestamp - now) / 6e7:.0f} minutes ahead of "
-                    "this machine's clock: set the clock, or write as another author"
+                    f"author {author.id.short()} has entries {(final.record.timestamp - now) / 6e7:.0f} minutes ahead "
+                    "of this machine's clock: set the clock, or write as another author"
                 )
-            if content is not None:
-                content(connection)
-            outcome = put(EntryRows(connection, namespace), entry)
-            assert outcome.stored, "nothing of the author is newer than its newest entry"
-            return Inserted(entry, outcome.removed)
+            for entry in entries:
+                if entry.content is not None:
+                    entry.content(connection)
+            outcomes = put_entries(connection, namespace, batch, now_us=now, history=history, newest=True)
+            _SET_CLOCK.run(connection, {"id": place["author"], "time": final.record.timestamp})
+            return [Inserted(entry, outcome.removed) for entry, outcome in zip(batch, outcomes, strict=True)]
 
-        return await self._database.write(job)
+        return await self._database.write(job) if entries else []
+
+    async def _sign_ahead(
+        self, secret: NamespaceSecret, author: Author, entries: Sequence[NewEntry]
+    ) -> list[SignedEntry]:
+        """Sign many entries in threads, with times that are very likely right; few are left to the writer's job."""
+        if len(entries) < SIGN_AHEAD:
+            return []
+        first = max(self._clock(), self._times.get(author.id, 0) + 1)
+        self._times[author.id] = first + len(entries) - 1
+        loop = asyncio.get_running_loop()
+        batches = [
+            loop.run_in_executor(
+                self._threads, _sign, secret, author, entries[start : start + VERIFY_BATCH], first + start
+            )
+            for start in range(0, len(entries), VERIFY_BATCH)
+        ]
+        return [entry for batch in await asyncio.gather(*batches) for entry in batch]
+
+    def _prepare(self, connection: sa.Connection, namespace: bytes) -> bool:
+        """Before a document is changed. Whether it keeps its history. Raises UnknownDocument."""
+        document = _DOCUMENT.first(connection, {"namespace": namespace})
+        if document is None:
+            raise UnknownDocument(f"document {NamespaceId(namespace).short()} was dropped here")
+        aggregated, history_us = document
+        if not aggregated:
+            aggregate.build(connection, namespace)
+            _AGGREGATED.run(connection, {"id": namespace})
+        return history_us is not None
+
+    async def _ready(self, namespace: NamespaceId) -> bytes:
+        """The document's bytes, once its aggregate is there: an older version of tidings wrote none."""
+        id = bytes(namespace)
+        if id not in self._aggregated:
+            where = {"namespace": id}
+            document = await self._database.read(lambda connection: _DOCUMENT.first(connection, where))
+            if document is None or not document[0]:
+                await self._database.write(lambda connection: self._prepare(connection, id))
+            self._aggregated.add(id)
+        return id
+
+    async def summary(self, namespace: NamespaceId) -> Summary:
+        """How many entries there are, tombstones included, and their fingerprint; from the aggregate."""
+        id = await self._ready(namespace)
+        return await self._database.read(lambda connection: EntryRows(connection, id).summary(WHOLE))
+
+    async def changes(self, namespace: NamespaceId, after: int, limit: int) -> list[tuple[int, SignedEntry]]:
+        """What arrived after arrival number ``after`` and was not superseded since, in that order."""
+        where = {"namespace": bytes(namespace), "after": after, "most": limit}
+        rows = await self._database.read(lambda connection: _CHANGES.all(connection, where))
+        return [(row[-1], from_row(row)) for row in rows]
+
+    async def last_seq(self, namespace: NamespaceId) -> int:
+        """The number of the latest arrival; 0 where there was none. It only grows."""
+        where = {"namespace": bytes(namespace)}
+        (last,) = await self._database.read(lambda connection: _LAST_SEQ.first(connection, where))
+        return last or 0
 
     async def judge(self, namespace: NamespaceId, entries: Sequence[SignedEntry]) -> list[InvalidEntry | None]:
         """`validity.judge_all` in threads."""
         loop = asyncio.get_running_loop()
         batches = [entries[start : start + VERIFY_BATCH] for start in range(0, len(entries), VERIFY_BATCH)]
-        now, id = _now_us(), bytes(namespace)
+        now, id = self._clock(), bytes(namespace)
         verdicts = await asyncio.gather(
             *(loop.run_in_executor(self._threads, judge_all, batch, id, now) for batch in batches)
         )
@@ -226,14 +329,17 @@ class DocsStore:
         good = [entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict is None]
 
         def job(connection: sa.Connection) -> tuple[list[Put], set[bytes]]:
-            rows = EntryRows(connection, bytes(namespace))
-            outcomes = [put(rows, entry) for entry in good]
+            outcomes = self._put(connection, bytes(namespace), good)
             stored = (entry for entry, outcome in zip(good, outcomes, strict=True) if outcome.stored)
-            return outcomes, rows.missing({entry.record.hash for entry in stored})
+            return outcomes, missing(connection, {entry.record.hash for entry in stored})
 
-        outcomes, missing = await self._database.write(job) if good else ([], set())
+        outcomes, absent = await self._database.write(job, durable=False) if good else ([], set())
         each = iter(outcomes)
-        return Received([next(each) if verdict is None else verdict for verdict in verdicts], missing)
+        return Received([next(each) if verdict is None else verdict for verdict in verdicts], absent)
+
+    def _put(self, connection: sa.Connection, namespace: bytes, entries: Sequence[SignedEntry]) -> list[Put]:
+        history = self._prepare(connection, namespace)
+        return put_entries(connection, namespace, entries, now_us=self._clock(), history=history)
 
     async def get(self, namespace: NamespaceId, key: bytes, author: bytes | None = None) -> SignedEntry | None:
         """The newest entry at exactly ``key``, of any author or of ``author``; None where that is a tombstone."""
@@ -250,7 +356,7 @@ class DocsStore:
 
     async def count(self, namespace: NamespaceId, query: Query) -> int:
         """How many `query` gives."""
-        if query.newest and query.author is None:
+        if not query.is_plain:
             walk, count = Walk(bytes(namespace), query), 0
             while not walk.done:
                 count += len(await self._database.read(walk.read))
@@ -259,8 +365,8 @@ class DocsStore:
 
     async def heads(self, namespace: NamespaceId) -> dict[bytes, int]:
         """The time of each author's newest entry, in microseconds."""
-        query = sa.select(_e.author, sa.func.max(_e.timestamp)).where(_e.namespace == bytes(namespace))
-        return await self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query.group_by(_e.author))})
+        query = sa.select(_h.author, _h.timestamp).where(_h.namespace == bytes(namespace))
+        return await self._database.read(lambda connection: {row[0]: row[1] for row in connection.execute(query)})
 
     async def missing_content(self, namespace: NamespaceId, limit: int) -> dict[bytes, int]:
         """Contents that entries name and that are not here, at most ``limit``: hash and size, the largest claimed."""
@@ -273,7 +379,7 @@ class DocsStore:
     # Sync.
 
     async def initial_message(self, namespace: NamespaceId) -> Message:
-        id = bytes(namespace)
+        id = await self._ready(namespace)
         return await self._database.read(lambda connection: reconcile.initial_message(EntryRows(connection, id)))
 
     async def decode(self, payload: bytes) -> SyncMessage:
@@ -287,31 +393,33 @@ class DocsStore:
             return await asyncio.get_running_loop().run_in_executor(self._threads, encode_sync, message)
         return encode_sync(message)
 
-    async def process(self, namespace: NamespaceId, message: Message) -> Processed:
+    async def process(self, namespace: NamespaceId, message: Message, limits: Limits | None = None) -> Processed:
         """Take what a message brings and work out the reply from a snapshot after it.
 
-        Cut off at any moment, what was stored stays: a document is right whichever part of a message it has.
+        What is stored survives ``kill -9`` at once, and a power cut from the next durable write on. Cut off at any
+        moment, what was stored stays: a document is right whichever part of a message it has.
         """
-        entries, id = reconcile.entries_of(message), bytes(namespace)
+        entries, id = reconcile.entries_of(message), await self._ready(namespace)
         screened = reconcile.screen(message, await self.judge(namespace, entries))
 
         def job(connection: sa.Connection, piece: Message) -> tuple[reconcile.Taken, set[bytes]]:
-            rows = EntryRows(connection, id)
-            taken = reconcile.take_values(rows, piece)
-            return taken, rows.missing({value.entry.record.hash for value in taken.stored})
+            taken = reconcile.take_values(lambda entries: self._put(connection, id, entries), piece)
+            return taken, missing(connection, {value.entry.record.hash for value in taken.stored})
 
         stored: list[Value] = []
         owed: dict[bytes, None] = {}
-        missing: set[bytes] = set()
+        absent: set[bytes] = set()
         for piece in reconcile.pieces(screened.message, PUT_BATCH):
-            taken, absent = await self._database.write(functools.partial(job, piece=piece))
+            taken, gone = await self._database.write(functools.partial(job, piece=piece), durable=False)
             stored += taken.stored
             owed |= dict.fromkeys(taken.owed)
-            missing |= absent
+            absent |= gone
         reply = await self._database.read(
-            lambda connection: reconcile.answer(EntryRows(connection, id), screened.message, self._limits, list(owed))
+            lambda connection: reconcile.answer(
+                EntryRows(connection, id), screened.message, limits or self._limits, list(owed)
+            )
         )
-        return Processed(reply, stored, missing, len(entries), screened.rejected)
+        return Processed(reply, stored, absent, len(entries), screened.rejected)
 
     # Peers.
 
@@ -324,7 +432,7 @@ class DocsStore:
 
         def job(connection: sa.Connection) -> None:
             connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer == peer))
-            row = {"namespace": id, "peer": peer, "last_us": _now_us(), "addr": encoded.finish()}
+            row = {"namespace": id, "peer": peer, "last_us": self._clock(), "addr": encoded.finish()}
             connection.execute(sa.insert(tables.sync_peers), row)
             connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer.not_in(newest)))
 
@@ -337,5 +445,9 @@ class DocsStore:
         return [EndpointAddr.read(Reader(row)) for row in rows]
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1000
+def _sign(secret: NamespaceSecret, author: Author, entries: Sequence[NewEntry], first: int) -> list[SignedEntry]:
+    """With times that begin at ``first`` and grow by a microsecond."""
+    return [
+        sign_entry(secret, author, entry.key, Record(entry.size, entry.hash, first + index))
+        for index, entry in enumerate(entries)
+    ]

@@ -35,8 +35,8 @@ CACHED = 1024  # runs of nodes kept: about 10 MB
 class Sum(NamedTuple):
     """Of some entries: how many, and the XOR of their fingerprints as a number."""
 
-    count: int
-    xor: int
+    size: int
+    total: int
 
 
 class _Run:

@@ -91,7 +91,10 @@ class MemoryStore:
             total ^= int.from_bytes(fingerprint_of(e.id, e.record))
         return Summary(len(values), total.to_bytes(32))
 
-    def ids_at(self, range_, positions):
+    def put_all(self, entries):
+        return [put(self, e) for e in entries]
+
+    def ids_at(self, range_, positions, slack=0):
         ids = [bytes(e.id) for e, _ in self.walk(range_)]
         return [ids[position] for position in positions]
 
@@ -106,7 +109,7 @@ class OurPeer:
         return reconcile.initial_message(self.store)
 
     def handle(self, message):
-        taken = reconcile.take_values(self.store, message)
+        taken = reconcile.take_values(self.store.put_all, message)
         self.tally.note(taken.stored)
         parts = reconcile.answer(self.store, message, self.limits, taken.owed)
         self.tally.sent += sum(len(part.values) for part in parts if isinstance(part, RangeItems))

@@ -62,7 +62,7 @@ class Document:
         ids = sorted(self.entries)
         sums = [Sum(0, 0)]
         for bound in ids:
-            sums.append(Sum(sums[-1].count + 1, sums[-1].xor ^ int.from_bytes(self.entries[bound], "big")))
+            sums.append(Sum(sums[-1].size + 1, sums[-1].total ^ int.from_bytes(self.entries[bound], "big")))
         assert tree.total == sums[-1]
         probes = [START, END, *rng.sample(ids, min(len(ids), 40)), *(random_bound(rng) for _ in range(10))]
         for bound in probes:
@@ -150,7 +150,7 @@ def test_whole_ranges_go(seed: int) -> None:
                 low, high = sorted((random_bound(rng), random_bound(rng)))
                 tree = aggregate.read_tree(connection, NAMESPACE)
                 first, last = tree.before(low), tree.before(high)
-                removed = Sum(last.count - first.count, last.xor ^ first.xor)
+                removed = Sum(last.size - first.size, last.total ^ first.total)
                 place = sa.tuple_(tables.entries.c.author, tables.entries.c.key)
                 inside = (place >= sa.tuple_(*map(sa.literal, low)), place < sa.tuple_(*map(sa.literal, high)))
                 connection.execute(sa.delete(tables.entries).where(*inside))

@@ -143,7 +143,7 @@ def test_what_nobody_may_accept_is_dropped_alone() -> None:
         errors.OutsideRange,
     ]
     store, tally = MemoryStore(), Tally()
-    tally.note(take_values(store, result.message).stored)
+    tally.note(take_values(store.put_all, result.message).stored)
     assert set(store.entries.values()) == {good.entry}
     assert tally.heads == {bytes(AUTHORS[0].id): now}
 

@@ -12,7 +12,7 @@ from tidings.docs_sync import errors
 from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.entry import EMPTY_HASH, Record, sign_entry
 from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.put import put
+from tidings.docs_sync.put_rows import put_entries
 from tidings.docs_sync.query import Query
 from tidings.docs_sync.ranges import IdRange
 from tidings.docs_sync.reconcile import Limits, RangeItems, Value, answer, initial_message, take_values
@@ -46,9 +46,8 @@ def rows_of(connection) -> EntryRows:
 
 
 def put_all(connection, history) -> None:
-    rows = rows_of(connection)
-    for e in history:
-        put(rows, e)
+    for start in range(0, len(history), 7):
+        put_entries(connection, NAMESPACE_ID, history[start : start + 7], now_us=0, history=False)
 
 
 def all_of(connection) -> set:
@@ -66,7 +65,7 @@ def test_the_put_rule_is_the_models(history: list) -> None:
     async def main() -> None:
         database = await Database.open(None)
         stranger = entry(b"a", 1, namespace=bytes(32))
-        await database.write(lambda connection: put(EntryRows(connection, bytes(32)), stranger))
+        await database.write(lambda connection: put_entries(connection, bytes(32), [stranger], now_us=0, history=False))
         await database.write(lambda connection: put_all(connection, history))
         assert await database.read(all_of) == merged(history)
         others = IdRange(bytes(64), bytes(64))
@@ -89,7 +88,9 @@ def test_two_stores_that_edited_offline_converge(mine: list, theirs: list, max_v
         sides = [b, a]
         while message:
             side = sides[0]
-            taken = await side.write(lambda c, m=message: take_values(rows_of(c), m))
+            taken = await side.write(
+                lambda c, m=message: take_values(lambda e: put_entries(c, NAMESPACE_ID, e, now_us=0, history=False), m)
+            )
             message = await side.read(lambda c, m=message, t=taken: answer(rows_of(c), m, limits, t.owed))
             sides.reverse()
         assert await a.read(all_of) == await b.read(all_of) == merged(mine + theirs)
