@@ -106,7 +106,7 @@ def update(
         dead = [bound for bound in dead if nodes.merge(level, bound)]
         suspects += [(level, bound) for bound in ((*large, *dead) if level == 1 else (*born, *dead))]
         born = {bound: high for bound, high in born.items() if high >= level}
-        for bound in sorted(born):
+        for bound in sorted(born, reverse=True):  # so that each reads up to the one after it only
             nodes.cut(level, bound)
     for level, bound in suspects:  # when all sums are right again
         nodes.relieve(level, nodes.containing(level, bound))
