@@ -1,9 +1,9 @@
 """Errors of documents, by blame (see ``tidings.errors``).
 
 UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  BadQuery  ClockBehind  DocumentClosed
-              NotAValue
+              NotAValue  EncryptedDocument  BadShare  UnknownShare  TooManyShares
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
-              SyncRefused  SyncViolation
+              SyncRefused  SyncViolation  Undecipherable
 NetworkError  SyncTimeout  ContentMissing
 """
 
@@ -15,12 +15,14 @@ __all__ = [
     "BadEmptyEntry",
     "BadKey",
     "BadQuery",
+    "BadShare",
     "BadSignature",
     "BadSize",
     "ClockBehind",
     "ContentMissing",
     "DocumentClosed",
     "EmptyValue",
+    "EncryptedDocument",
     "InvalidEntry",
     "KeyTooLarge",
     "NotAValue",
@@ -30,8 +32,11 @@ __all__ = [
     "SyncTimeout",
     "SyncViolation",
     "TooFarAhead",
+    "TooManyShares",
+    "Undecipherable",
     "UnknownAuthor",
     "UnknownDocument",
+    "UnknownShare",
     "WrongNamespace",
 ]
 
@@ -72,6 +77,22 @@ class NotAValue(UsageError):
     """The content is not a msgpack value: read it with ``content()``, or write it with ``set_value``."""
 
 
+class EncryptedDocument(UsageError):
+    """The document is encrypted, and this cannot be done with what is in it; or it is not, and this needs it to be."""
+
+
+class BadShare(UsageError):
+    """A share with these terms cannot be made, or this one cannot be used here."""
+
+
+class UnknownShare(UsageError):
+    """This node did not issue the share: revoke it where it was issued."""
+
+
+class TooManyShares(UsageError):
+    """The document has as many shares, or revocations that have to be kept, as it can: let shares expire."""
+
+
 class InvalidEntry(PeerError):
     """An entry that no peer may accept. It was dropped; everything else of the same message was kept."""
 
@@ -102,6 +123,10 @@ class BadSize(InvalidEntry):
 
 class OutsideRange(InvalidEntry):
     """The peer sent the entry for a range of ids that does not hold it."""
+
+
+class Undecipherable(PeerError):
+    """A key or a content that no holder of the document's key wrote, or that was changed since."""
 
 
 class SyncRefused(PeerError):
