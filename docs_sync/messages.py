@@ -1,6 +1,6 @@
 """Messages of documents and their bytes (``reference/iroh-protocols.md`` 2.5 to 2.7, Appendix A).
 
-On a sync stream: `Init`, `Sync`, `Abort`, each a frame. In gossip: `Put`, `ContentReady`, `SyncReport`.
+On a sync stream: `Init`, `Sync`, `Abort`, each a frame, and between tidings peers `Check`. In gossip: `Put`, `ContentReady`, `SyncReport`.
 Encoders give the payload without the frame's length. Decoders raise DecodeError for anything that is not one message
 and nothing else, and check every count against a limit before they make room for it.
 """
@@ -21,6 +21,7 @@ __all__ = [
     "MAX_OP_SIZE",
     "Abort",
     "AbortReason",
+    "Check",
     "ContentReady",
     "Init",
     "Op",
@@ -69,7 +70,14 @@ class Abort:
     reason: AbortReason
 
 
-SyncMessage = Init | Sync | Abort
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Begins the second pass: one range, with a keyed fingerprint (`keyed`). On ``tidings/docs/1`` only."""
+
+    message: Message
+
+
+SyncMessage = Init | Sync | Abort | Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +116,24 @@ def encode_sync(message: SyncMessage) -> bytes:
             _write_message(out, parts)
         case Abort(reason):
             out.u8(2).u8(reason)
+        case Check(parts):
+            out.u8(3)
+            _write_message(out, parts)
     return out.finish()
 
 
 def decode_sync(payload: bytes) -> SyncMessage:
     data = Reader(payload)
     message: SyncMessage
-    match data.variant(3):
+    match data.variant(4):
         case 0:
             message = Init(data.raw(32), _read_message(data))
         case 1:
             message = Sync(_read_message(data))
-        case _:
+        case 2:
             message = Abort(AbortReason(data.variant(3)))
+        case _:
+            message = Check(_read_message(data))
     data.end()
     return message
 

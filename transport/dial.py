@@ -38,8 +38,13 @@ def dial_order(addrs: Sequence[IpAddr]) -> list[IpAddr]:
     return [addr for addr in pairs if addr is not None][:MAX_ATTEMPTS]
 
 
-async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAddr], timeout: float) -> Connection:
-    """An established connection to ``id`` within ``timeout`` seconds; raises the most telling error of all attempts."""
+async def dial(
+    driver: Driver, id: EndpointId, alpns: Sequence[bytes], addrs: Sequence[IpAddr], timeout: float
+) -> Connection:
+    """An established connection to ``id`` within ``timeout`` seconds; raises the most telling error of all attempts.
+
+    ``alpns`` are offered together.
+    """
     order = dial_order(addrs)
     attempts: list[asyncio.Task[Connection]] = []
     winner: asyncio.Task[Connection] | None = None
@@ -47,7 +52,7 @@ async def dial(driver: Driver, id: EndpointId, alpn: bytes, addrs: Sequence[IpAd
         async with asyncio.timeout(timeout):
             for addr in order:
                 name = f"dial {id.short()} at {addr}"
-                attempts.append(asyncio.create_task(_attempt(driver, id, alpn, addr), name=name))
+                attempts.append(asyncio.create_task(_attempt(driver, id, alpns, addr), name=name))
                 last = len(attempts) == len(order)
                 if (winner := await _first_success(attempts, None if last else ATTEMPT_DELAY)) is not None:
                     break
@@ -103,12 +108,12 @@ def _close_result(attempt: asyncio.Task[Connection]) -> None:
         attempt.result().close()
 
 
-async def _attempt(driver: Driver, id: EndpointId, alpn: bytes, addr: IpAddr) -> Connection:
-    connection = driver.dial(id, alpn, _socket_address(addr))
+async def _attempt(driver: Driver, id: EndpointId, alpns: Sequence[bytes], addr: IpAddr) -> Connection:
+    connection = driver.dial(id, alpns, _socket_address(addr))
     try:
         await connection.wait_established()
     except ConnectionClosed as end:
-        raise _explain(end, id, alpn, addr) from end
+        raise _explain(end, id, alpns, addr) from end
     except BaseException:
         connection.close()
         raise
@@ -119,11 +124,12 @@ def _socket_address(addr: IpAddr) -> SocketAddress:
     return (str(addr.ip), addr.port) if addr.ip.version == 4 else (str(addr.ip), addr.port, 0, 0)
 
 
-def _explain(end: ConnectionClosed, id: EndpointId, alpn: bytes, addr: IpAddr) -> DialError:
+def _explain(end: ConnectionClosed, id: EndpointId, alpns: Sequence[bytes], addr: IpAddr) -> DialError:
     """Why a handshake failed, from the code that ended it and who sent it."""
     if end.by == "peer":
         if end.code == NO_APPLICATION_PROTOCOL:
-            return ProtocolRefused(f"the peer at {addr} does not accept the protocol {alpn.decode()!r}", peer=id)
+            names = " or ".join(repr(alpn.decode()) for alpn in alpns)
+            return ProtocolRefused(f"the peer at {addr} does not accept the protocol {names}", peer=id)
         if end.code in ALERTS or end.application:
             return IdentityRefused(f"the peer at {addr} refused us: {end.reason or hex(end.code)}", peer=id)
     elif end.code == BAD_CERTIFICATE:

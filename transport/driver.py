@@ -96,13 +96,13 @@ class Driver:
             make_configuration(self._secret, is_client=False, alpns=alpns, idle=IDLE_TIMEOUT) if alpns else None
         )
 
-    def dial(self, expected: EndpointId, alpn: bytes, addr: SocketAddress) -> Connection:
+    def dial(self, expected: EndpointId, alpns: Sequence[bytes], addr: SocketAddress) -> Connection:
         """Start a handshake with whoever is at ``addr`` and must hold ``expected``."""
         if self._closed:
             raise EndpointClosed("this endpoint is closed: bind a new one")
         now = self._loop.time()
         engine = Engine(
-            configuration=make_configuration(self._secret, is_client=True, alpns=[alpn], idle=IDLE_TIMEOUT),
+            configuration=make_configuration(self._secret, is_client=True, alpns=alpns, idle=IDLE_TIMEOUT),
             expected=expected,
             reset_token=self._reset_token,
         )

@@ -89,21 +89,25 @@ class Endpoint:
         return EndpointAddr.of(self.id, places)
 
     def set_alpns(self, alpns: Sequence[bytes]) -> None:
-        """Accept exactly these protocols from now on; connections that exist are not touched."""
+        """Accept exactly these protocols from now on; connections that exist are not touched.
+
+        Of several that a peer offers at once, the first in this order is taken.
+        """
         self._check_open()
         self._driver.accept(_check_alpns(alpns))
 
     async def connect(
-        self, target: EndpointAddr | EndpointId | str, alpn: bytes, *, timeout: float = CONNECT_TIMEOUT
+        self, target: EndpointAddr | EndpointId | str, alpn: bytes, *others: bytes, timeout: float = CONNECT_TIMEOUT
     ) -> Connection:
         """Dial a key; returns once the peer has proved it and has accepted ours.
 
-        ``target`` is an id (also as text) whose addresses the lookup knows, or an address. Raises Unreachable (nobody
-        there, or no address known), WrongIdentity (somebody else is there), ProtocolRefused (it does not speak
-        ``alpn``), IdentityRefused (it does not want us), UsageError.
+        ``target`` is an id (also as text) whose addresses the lookup knows, or an address. ``others`` are protocols
+        that will do as well: the peer picks one in the same handshake, and `Connection.alpn` says which. Raises
+        Unreachable (nobody there, or no address known), WrongIdentity (somebody else is there), ProtocolRefused (it
+        speaks none of them), IdentityRefused (it does not want us), UsageError.
         """
         self._check_open()
-        _check_alpns([alpn])
+        alpns = _check_alpns([alpn, *others])
         if isinstance(target, str):
             target = EndpointId.parse(target)
         wanted = target if isinstance(target, EndpointAddr) else EndpointAddr(target)
@@ -116,7 +120,7 @@ class Endpoint:
             hint = "none of its addresses can be reached from here" if addrs else "no address of it is known"
             raise Unreachable(f"{hint}: {wanted.id}. Ask for a ticket, or add an address to the lookup")
         try:
-            connection = await dial(self._driver, wanted.id, alpn, usable, timeout)
+            connection = await dial(self._driver, wanted.id, alpns, usable, timeout)
         except Unreachable:
             self._check_open()  # closed while it dialled: nothing wrong with the peer
             raise

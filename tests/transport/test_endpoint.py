@@ -75,6 +75,16 @@ async def test_an_unknown_protocol_is_refused_by_name(pair):
         await a.connect(b.addr(), b"nope/1")
 
 
+async def test_of_several_protocols_offered_the_peer_takes_its_first(pair):
+    a, b = pair
+    b.set_alpns([b"ours/2", b"ours/1"])
+    assert (await a.connect(b.addr(), b"ours/1", b"ours/2")).alpn == b"ours/2"
+    b.set_alpns([b"ours/1"])
+    assert (await a.connect(b.addr(), b"ours/2", b"ours/1")).alpn == b"ours/1"
+    with pytest.raises(ProtocolRefused, match="'no/1' or 'no/2'"):
+        await a.connect(b.addr(), b"no/1", b"no/2")
+
+
 async def test_silence_is_unreachable_after_the_timeout(pair):
     a, b = pair
     nobody = EndpointAddr.of(b.id, [IpAddr.parse("127.0.0.1:9")])
