@@ -70,23 +70,31 @@ class Query:
         outside = self.key is not None and self.prefix is not None and not self.key.startswith(self.prefix)
         return outside or self.limit == 0
 
+    def simplest(self) -> Query:
+        """Without what changes nothing, where it `is_empty` not."""
+        is_newest = self.newest and self.author is None  # an author has one entry at a key
+        by_key = is_newest or self.author is not None or self.key is not None
+        prefix = None if self.key is not None else self.prefix
+        return replace(self, newest=is_newest, prefix=prefix, sort="key" if by_key else self.sort)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each entry fits or does not by itself."""
+        return not self.simplest().newest
+
 
 class Walk:
     """A query on its way: `read` until `done`. One read at a time, each with any connection."""
 
     def __init__(self, namespace: bytes, query: Query) -> None:
-        if query.newest and query.author is not None:
-            query = replace(query, newest=False, sort="key")  # an author has one entry at a key
-        if query.key is not None:
-            query = replace(query, prefix=None)
         self.done = query.is_empty
         self._namespace = namespace
-        self._query = query
+        self._query = query = query.simplest()
         self._skip = query.offset
         self._left = query.limit
         self._last: tuple[bytes, bytes] | None = None  # key and author of the last row
-        self._author: bytes | None = None  # whose keys are being read, author by author,
-        self._seen: bytes | None = None  # or were read last
+        self._authors: list[tuple[bytes, bool]] = []  # to be read next, author by author, the first one last
+        self._seen: bytes | None = None  # the author that was read last
         self._best: SignedEntry | None = None  # the newest so far of the key that is being read
 
     def read(self, connection: sa.Connection) -> list[SignedEntry]:
@@ -96,7 +104,7 @@ class Walk:
         query = self._query
         if query.newest:
             found = self._read_newest(connection)
-        elif query.sort == "author" and query.author is None and query.prefix:
+        elif query.sort == "author" and query.prefix:
             found = self._read_authors(connection)
         else:
             found = self._read_rows(connection, query.author, self._wanted())
@@ -122,27 +130,40 @@ class Walk:
     def _read_authors(self, connection: sa.Connection) -> list[SignedEntry]:
         found: list[SignedEntry] = []
         wanted = self._wanted()
-        for _ in range(AUTHORS_PER_READ):
-            if self._author is None and not self._next_author(connection):
-                self.done = True
-                return found
-            found += self._read_rows(connection, self._author, wanted - len(found))
-            if len(found) == wanted:
-                break
-            if self._skip:  # nothing was left of this author
-                self._skip -= connection.execute(_counting(self._rows(self._author))).scalar_one()
-            self._author = None
-        self.done = False
+        if not self._authors:
+            self._authors = self._next_authors(connection)
+            self.done = not self._authors
+        while self._authors:
+            author, has_any = self._authors[-1]
+            if has_any:
+                found += self._read_rows(connection, author, wanted - len(found))
+                self.done = False
+                if len(found) == wanted:
+                    break
+                if self._skip:  # nothing was left of this author
+                    self._skip -= connection.execute(_counting(self._rows(author))).scalar_one()
+            self._seen = author
+            self._last = None
+            self._authors.pop()
         return found
 
-    def _next_author(self, connection: sa.Connection) -> bool:
-        query = sa.select(_e.author).where(_e.namespace == self._namespace).limit(1)
-        query = query.order_by(_e.author.desc() if self._query.descending else _e.author)
-        if self._seen is not None:
-            query = query.where(_e.author < self._seen if self._query.descending else _e.author > self._seen)
-        self._seen = self._author = connection.execute(query).scalar()
-        self._last = None
-        return self._author is not None
+    def _next_authors(self, connection: sa.Connection) -> list[tuple[bytes, bool]]:
+        """The next authors, the first one last, and whether each has anything that fits. A seek or two for each."""
+        descending = self._query.descending
+
+        def following(place: sa.ColumnElement[bytes] | bytes | None) -> sa.ScalarSelect[bytes]:
+            e = tables.entries.alias().c
+            query = sa.select(e.author).where(e.namespace == self._namespace).limit(1)
+            if place is not None:
+                query = query.where(e.author < place if descending else e.author > place)
+            return query.order_by(e.author.desc() if descending else e.author).scalar_subquery()
+
+        walk = sa.select(following(self._seen).label("author")).cte("walk", recursive=True)
+        walk = walk.union_all(sa.select(following(walk.c.author)).where(walk.c.author.is_not(None)))
+        any_row = _matching(self._namespace, self._query, None).where(_e.author == walk.c.author).exists()
+        query = sa.select(walk.c.author, any_row).where(walk.c.author.is_not(None)).limit(AUTHORS_PER_READ)
+        rows = [(row[0], bool(row[1])) for row in connection.execute(query)]
+        return sorted(rows, reverse=not descending)
 
     def _read_newest(self, connection: sa.Connection) -> list[SignedEntry]:
         found: list[SignedEntry] = []
@@ -179,11 +200,10 @@ class Walk:
     def _rows(self, author: bytes | None) -> sa.Select[tuple[object, ...]]:
         """The rows behind the last one, all of ``author`` where that is given."""
         query = self._query
-        order = [_e.key, _e.author] if query.sort == "key" or query.newest else [_e.author, _e.key]
-        fixed = {_e.key: query.key, _e.author: author}
-        free = [column for column in order if fixed[column] is None]
+        order = [_e.author, _e.key] if query.sort == "author" else [_e.key, _e.author]
+        free = order if author is None else [_e.key]
         select = _matching(self._namespace, query, author, after=self._last is not None)
-        if self._last is not None and free:
+        if self._last is not None:
             at = dict(zip((_e.key, _e.author), self._last, strict=True))
             here, last = sa.tuple_(*free), sa.tuple_(*(sa.literal(at[column]) for column in free))
             if len(free) == 1:
@@ -193,10 +213,10 @@ class Walk:
 
 
 def count_entries(connection: sa.Connection, namespace: bytes, query: Query) -> int:
-    """How many a plain query gives: one without ``newest``, or with an author."""
+    """How many a plain query gives."""
     if query.is_empty:
         return 0
-    total: int = connection.execute(_counting(_matching(namespace, query, query.author))).scalar_one()
+    total: int = connection.execute(_counting(_matching(namespace, query.simplest(), query.author))).scalar_one()
     return max(0, total - query.offset if query.limit is None else min(total - query.offset, query.limit))
 
 
@@ -213,19 +233,18 @@ def newest_of_key(connection: sa.Connection, namespace: bytes, key: bytes, autho
 def _matching(
     namespace: bytes, query: Query, author: bytes | None, *, after: bool = False
 ) -> sa.Select[tuple[object, ...]]:
-    """``after``: a row behind which to read takes the place of one end of the prefix. With both, SQLite may choose
+    """``after``: a row behind which to read takes the place of one end of the keys. With both, SQLite may choose
     the wrong one and walk from the prefix's beginning each time."""
     select = sa.select(*COLUMNS).where(_e.namespace == namespace)
     if author is not None:
         select = select.where(_e.author == author)
-    if query.key is not None:
-        select = select.where(_e.key == query.key)
-    elif query.prefix:
-        end = prefix_end(query.prefix)
-        if not after or query.descending:
-            select = select.where(_e.key >= query.prefix)
-        if end is not None and not (after and query.descending):
-            select = select.where(_e.key < end)
+    low, high = (None, None) if query.prefix is None else (query.prefix, prefix_end(query.prefix))
+    if query.key is not None:  # a range of one: SQLite would satisfy an equality and the order by walking the document
+        low, high = query.key, query.key + b"\0"
+    if low and (not after or query.descending):
+        select = select.where(_e.key >= low)
+    if high is not None and not (after and query.descending):
+        select = select.where(_e.key < high)
     if not query.tombstones and not query.newest:
         select = select.where(_e.size > 0)
     return select
