@@ -113,8 +113,8 @@ class Limits:
 
     split: int = 16
     """Sub-ranges of a range whose fingerprints differ; at least 2."""
-    base: int = 1
-    """A sub-range of up to so many entries is sent as entries."""
+    base: int = 16
+    """A differing range of up to so many entries is sent as entries."""
     max_values: int = 1000
     """Entries in a message: about 250 kB, so that a first sync is held in memory piece by piece on both sides."""
     max_bytes: int = 1 << 20
@@ -251,7 +251,7 @@ class _Reply:
         mine = self._store.summary(part.range)
         if mine.fingerprint == part.fingerprint:
             return
-        if mine.size <= 1 or part.fingerprint == EMPTY_HASH:
+        if mine.size <= self._limits.base or part.fingerprint == EMPTY_HASH:
             self.items(part.range, lacking={}, have_local=False)
         elif len(self.parts) >= self._limits.max_parts:
             self.parts.append(RangeFingerprint(part.range, mine.fingerprint))
@@ -303,7 +303,7 @@ class _Reply:
         for x, y in pairwise(bounds):
             run = IdRange(x, y)
             mine = self._store.summary(run)
-            if mine.size > self._limits.base:
+            if mine.size > 1:  # very likely equal, and its entries would be longer than its fingerprint
                 self.parts.append(RangeFingerprint(run, mine.fingerprint))
             else:
                 self.items(run, lacking={}, have_local=False)

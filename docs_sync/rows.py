@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence, Set
 import sqlalchemy as sa
 
 from ..storage import tables
+from ..storage.prepared import Prepared
 from .aggregate import read_tree
 from .entry import EMPTY_HASH, EntryId, Record, SignedEntry
-from .put import prefix_end
-from .put_rows import AFTER_ALL_KEYS
-from .ranges import Bound, IdRange, Segment
+from .ranges import Bound, IdRange
 from .reconcile import ContentStatus, Summary, Value
 from .summary_tree import END, START, Sum, Tree
 
-__all__ = ["COLUMNS", "PAGE", "EntryRows", "from_row", "is_below", "missing"]
+__all__ = ["COLUMNS", "PAGE", "EntryRows", "from_row", "missing"]
 
+FIRST_PAGE = 32  # most ranges that are walked hold a few entries
 PAGE = 256  # rows read at once: a page of the largest keys is 1 MB
 
 _e = tables.entries.c
@@ -37,17 +37,25 @@ COLUMNS = (
     _e.namespace_sig,
 )
 
+_place = sa.tuple_(_e.author, _e.key)
+_WALK = Prepared(
+    sa.select(*COLUMNS, _b.state)
+    .select_from(tables.entries.outerjoin(tables.blobs, _b.hash == _e.hash))
+    .where(
+        _e.namespace == sa.bindparam("namespace"),
+        _place >= sa.tuple_(sa.bindparam("low_author"), sa.bindparam("low_key")),
+        _place < sa.tuple_(sa.bindparam("high_author"), sa.bindparam("high_key")),
+    )
+    .order_by(_e.author, _e.key)
+    .limit(sa.bindparam("most"))
+)
+
 
 def from_row(row: Sequence[object]) -> SignedEntry:
     """From the first eight columns, which are `COLUMNS`."""
     namespace, author, key, size, hash, timestamp, author_sig, namespace_sig = row[:8]
     id = EntryId(namespace, author, key)  # type: ignore[arg-type]
     return SignedEntry(id, Record(size, hash, timestamp), author_sig, namespace_sig)  # type: ignore[arg-type]
-
-
-def is_below(prefix: bytes) -> sa.ColumnElement[bool]:
-    """Keys that start with ``prefix``."""
-    return sa.and_(_e.key >= prefix, _e.key < (prefix_end(prefix) or AFTER_ALL_KEYS))
 
 
 def missing(connection: sa.Connection, hashes: Set[bytes]) -> set[bytes]:
@@ -101,13 +109,16 @@ class EntryRows:
         return ids
 
     def walk(self, range: IdRange) -> Iterator[Value]:
-        joined = tables.entries.outerjoin(tables.blobs, _b.hash == _e.hash)
         for segment in range.segments(self._namespace):
-            query = sa.select(*COLUMNS, _b.state).select_from(joined)
-            query = query.where(self._within(segment)).order_by(_e.author, _e.key)
-            for batch in self._connection.execute(query).partitions(PAGE):
-                for row in batch:
+            (low_author, low_key), (high_author, high_key) = segment.low or START, segment.high or END
+            where: dict[str, object] = {"namespace": self._namespace, "most": FIRST_PAGE}
+            where |= {"low_author": low_author, "low_key": low_key, "high_author": high_author, "high_key": high_key}
+            while rows := _WALK.all(self._connection, where):
+                for row in rows:
                     yield Value(from_row(row), _status(row[8], row[4]))
+                if len(rows) < where["most"]:
+                    break
+                where |= {"low_author": rows[-1][1], "low_key": rows[-1][2] + b"\0", "most": PAGE}
 
     def _spans(self, range: IdRange) -> list[tuple[Sum, Sum]]:
         """For each segment the sums before it and before its end."""
@@ -122,15 +133,6 @@ class EntryRows:
 
     def _id(self, bound: Bound) -> bytes:
         return self._namespace + bound[0] + bound[1]
-
-    def _within(self, segment: Segment) -> sa.ColumnElement[bool]:
-        place = sa.tuple_(_e.author, _e.key)
-        conditions = [_e.namespace == self._namespace]
-        if segment.low is not None:
-            conditions.append(place >= sa.tuple_(*map(sa.literal, segment.low)))
-        if segment.high is not None:
-            conditions.append(place < sa.tuple_(*map(sa.literal, segment.high)))
-        return sa.and_(*conditions)
 
 
 def _status(state: int | None, hash: bytes) -> ContentStatus:

@@ -62,6 +62,7 @@ class Tree:
         self._load = load
         self._levels = levels
         self._runs: dict[tuple[int, Bound], _Run] = {}
+        self._sums: dict[Bound, Sum] = {}  # every bound is where one range ends and the next one begins
 
     @property
     def total(self) -> Sum:
@@ -70,6 +71,14 @@ class Tree:
 
     def before(self, bound: Bound) -> Sum:
         """The sum of the entries whose ids are smaller than ``bound``."""
+        known = self._sums.get(bound)
+        if known is None:
+            if len(self._sums) >= CACHED:
+                self._sums.clear()
+            known = self._sums[bound] = self._before(bound)
+        return known
+
+    def _before(self, bound: Bound) -> Sum:
         level, low, high, count, total = self._levels, START, END, 0, 0
         while True:
             run = self._run(level, low, high)
