@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 from .database import Database
-from .errors import Damaged, DatabaseClosed, DiskFailed, DiskFull, Locked, NotWritable, TooNew
+from .errors import (
+    BadDatabaseURL,
+    Damaged,
+    DatabaseClosed,
+    DatabaseUnreachable,
+    DiskFailed,
+    DiskFull,
+    Locked,
+    NotWritable,
+    TooNew,
+)
+from .locks import lock
+from .notices import Notices, notify
 
-__all__ = ["Damaged", "Database", "DatabaseClosed", "DiskFailed", "DiskFull", "Locked", "NotWritable", "TooNew"]
+__all__ = [
+    "BadDatabaseURL",
+    "Damaged",
+    "Database",
+    "DatabaseClosed",
+    "DatabaseUnreachable",
+    "DiskFailed",
+    "DiskFull",
+    "Locked",
+    "NotWritable",
+    "Notices",
+    "TooNew",
+    "lock",
+    "notify",
+]

@@ -4,7 +4,12 @@
     await database.write(lambda connection: connection.execute(insert(tags).values(...)))
 
 Such a function runs in a thread: it must be quick, must not touch objects of the event loop, must return plain values
-(never a cursor), and must not commit or roll back.
+(never a cursor), and must not commit or roll back. Where the store is shared it may be run more than once, after its
+writes were undone, and must not count on having been run once.
+
+SQLite, in a file or in memory, belongs to one process. On PostgreSQL (``postgresql+psycopg://user@host/database``) any
+number of processes work on one store: what reads before it writes takes `locks.lock` first, and tells the others by
+`notices.notify`, which `listen` hears.
 """
 
 from __future__ import annotations
@@ -12,15 +17,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 
-from . import schema
-from .engine import READERS, reader_engine, set_sync, writer_engine
-from .errors import DatabaseClosed, from_database_error, from_os_error
-from .files import FileLock, make_private_dir
+from .backend import Backend
+from .engine import READERS
+from .errors import BadDatabaseURL, DatabaseClosed
+from .notices import Notices
+from .sqlite import SQLite, only_read
 from .writer import Writer
 
 __all__ = ["Database"]
@@ -29,25 +36,24 @@ T = TypeVar("T")
 
 
 class Database:
-    """One SQLite file, or one database in memory, owned by one event loop. Made by `open`."""
+    """One store, used by one event loop. Made by `open`."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._lock: FileLock | None = None
-        self._writer = Writer(self._connect, set_sync, self._translate)
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._writer = Writer(backend)
         self._closed = False
-        # In memory there is one connection, and reads are jobs of the writer.
-        self._reader = None if path is None else reader_engine(path)
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-read")
+        self._listening: set[Notices] = set()
 
     @classmethod
-    async def open(cls, path: Path | None) -> Database:
-        """Open the database at ``path``, created with its directory where there is none; None: in memory.
+    async def open(cls, place: Path | str | sa.URL | None) -> Database:
+        """Open the database at ``place``: a file, created with its directory where there is none; the URL of a
+        PostgreSQL database, where the tables are made in a schema ``tidings``; None: in memory.
 
-        Raises `Locked` where it is open elsewhere, `TooNew`, `Damaged`, `NotWritable`, `DiskFull`, `DiskFailed`. No
-        file is changed in the first three cases.
+        Raises `Locked` where a file is open elsewhere, `TooNew`, `Damaged`, `NotWritable`, `DiskFull`, `DiskFailed`,
+        `DatabaseUnreachable`, `BadDatabaseURL`. Nothing is changed in the first three cases.
         """
-        database = cls(path)
+        database = cls(_backend(place))
         try:
             await database._writer.start()
         except BaseException:
@@ -63,6 +69,7 @@ class Database:
         the disk once a durable one, or `aclose`, returned.
 
         What ``fn`` raises undoes its own writes and is raised here; `DiskFull` and the like where the disk is to blame.
+        `DatabaseUnreachable`: the connection was lost; where that was at the commit, ``fn`` may have been done.
         Cancelled: ``fn`` is done whole or not at all.
         """
         return await self._writer.run(fn, durable)
@@ -71,69 +78,56 @@ class Database:
         """Run ``fn`` on a snapshot that holds every write that `write` has returned from. It cannot write."""
         if self._closed:
             raise DatabaseClosed("the database is closed: open the node again")
-        if self._reader is None:
-            return await self._writer.run(lambda connection: _only_read(connection, fn))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, self._reader, fn)
+        if self._backend.in_memory:
+            return await self._writer.run(lambda connection: only_read(connection, fn))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._backend.read, fn)
+
+    def listen(self, channel: str) -> Notices:
+        """What `notices.notify` sends on ``channel`` from now on, in any process, this one too; an async iterator.
+
+        None comes first once it listens, and again wherever notices may have been missed: look at the store then.
+        Ends when it or the database is closed. On SQLite, where nobody else writes, nothing ever comes.
+        """
+        if self._closed:
+            raise DatabaseClosed("the database is closed: open the node again")
+        notices = Notices(partial(self._backend.listen, channel), self._listening.discard)
+        self._listening.add(notices)
+        return notices
 
     async def aclose(self) -> None:
         """Wait for what was queued, close the files and give up the lock. May be called again."""
         self._closed = True
+        for notices in list(self._listening):
+            await notices.aclose()
         await asyncio.to_thread(self._threads.shutdown)
-        if self._reader is not None:
-            self._reader.dispose()
+        self._backend.close_readers()
         await self._writer.aclose()  # last, for the last connection to close folds the log into the file
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes write the same store."""
+        return self._backend.shared
 
     @property
     def commits(self) -> int:
         """Transactions so far; the writes that share one show here."""
         return self._writer.commits
 
-    def _read(self, engine: sa.Engine, fn: Callable[[sa.Connection], T]) -> T:
-        try:
-            with engine.begin() as connection:
-                return fn(connection)
-        except sa.exc.DBAPIError as error:
-            raise self._translate(error) from error.orig
-
-    def _connect(self) -> sa.Connection:
-        """In the writer's thread: take the lock, look at the file, give it the present schema."""
-        if self.path is None:
-            connection = writer_engine(None).connect()
-            schema.create(connection)
-            return connection
-        try:
-            make_private_dir(self.path.parent)
-            self._lock = FileLock(self.path.with_name(self.path.name + ".lock"), self.path)
-            if not self.path.exists():
-                schema.create_file(self.path, writer_engine(None))
-            revision = schema.check_file(self.path)
-        except OSError as error:
-            raise from_os_error(error, self.path) from error
-        connection = writer_engine(self.path).connect()
-        if revision != schema.REVISIONS[-1]:
-            try:
-                with connection.begin():
-                    schema.migrate(connection)
-            except BaseException:
-                connection.close()
-                connection.engine.dispose()
-                raise
-        return connection
-
-    def _translate(self, error: BaseException) -> BaseException:
-        failure = from_database_error(error, self.path)
-        if failure is None:
-            return error
-        failure.__cause__ = error
-        return failure
+    def __repr__(self) -> str:
+        return f"<Database {self._backend.place}>"
 
 
-def _only_read(connection: sa.Connection, fn: Callable[[sa.Connection], T]) -> T:
-    connection.exec_driver_sql("PRAGMA query_only = ON")
+def _backend(place: Path | str | sa.URL | None) -> Backend:
+    if place is None or isinstance(place, Path):
+        return SQLite(place)
     try:
-        return fn(connection)
-    finally:
-        connection.exec_driver_sql("PRAGMA query_only = OFF")
+        url = sa.make_url(place)
+    except sa.exc.ArgumentError:
+        raise BadDatabaseURL("not the URL of a database: write postgresql+psycopg://user@host/database") from None
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise BadDatabaseURL(f"{url.drivername} is not supported: write postgresql+psycopg://user@host/database")
+    try:
+        from .postgres import PostgreSQL
+    except ImportError as error:
+        raise BadDatabaseURL(f"PostgreSQL needs psycopg ({error}): pip install 'tidings[postgres]'") from error
+    return PostgreSQL(url)

@@ -22,10 +22,12 @@ __all__ = ["READERS", "reader_engine", "set_sync", "writer_engine"]
 READERS = 3  # connections and threads; reads are short, and the machine has other work
 BUSY_MS = 5_000  # how long another program (the sqlite3 shell, a backup) may hold a lock before an error
 
+_OPTIONS: dict[str, Any] = {"hide_parameters": True}  # secrets of authors and documents are among them
+
 
 def writer_engine(path: Path | None) -> sa.Engine:
     """For one connection at a time, whose transactions take the write lock at their start. None: in memory."""
-    engine = sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=sa.pool.StaticPool)
+    engine = sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=sa.pool.StaticPool, **_OPTIONS)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
@@ -39,7 +41,7 @@ def reader_engine(path: Path) -> sa.Engine:
         return connection
 
     engine = sa.create_engine(
-        "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=READERS, max_overflow=0
+        "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=READERS, max_overflow=0, **_OPTIONS
     )
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return engine

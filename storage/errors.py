@@ -1,9 +1,10 @@
 """Errors of the storage layer (see ``tidings.errors``).
 
-StoreError    Locked  TooNew  Damaged  DiskFull  DiskFailed  NotWritable
-UsageError    DatabaseClosed
+StoreError    Locked  TooNew  Damaged  DiskFull  DiskFailed  NotWritable  DatabaseUnreachable
+UsageError    DatabaseClosed  BadDatabaseURL
 
-Two translators stand beside them, so that each cause has one sentence: `from_os_error` and `from_database_error`.
+Two translators stand beside them, so that each cause has one sentence: `from_os_error` and `from_sqlite_error`. That
+for PostgreSQL is with its backend.
 """
 
 from __future__ import annotations
@@ -17,20 +18,26 @@ import sqlalchemy as sa
 from ..errors import StoreError, UsageError
 
 __all__ = [
+    "BadDatabaseURL",
     "Damaged",
     "DatabaseClosed",
+    "DatabaseUnreachable",
     "DiskFailed",
     "DiskFull",
     "Locked",
     "NotWritable",
     "TooNew",
-    "from_database_error",
     "from_os_error",
+    "from_sqlite_error",
 ]
 
 
 class DatabaseClosed(UsageError):
     """The database was closed; open it again."""
+
+
+class BadDatabaseURL(UsageError):
+    """Not the URL of a database that can be used here: write postgresql+psycopg://user@host/database."""
 
 
 class Locked(StoreError):
@@ -57,6 +64,10 @@ class NotWritable(StoreError):
     """The file or its directory may not be written by this user: change its owner or mode, or use another directory."""
 
 
+class DatabaseUnreachable(StoreError):
+    """The server of the database cannot be reached, or was lost: check that it runs, then try again."""
+
+
 def from_os_error(error: OSError, path: Path) -> StoreError:
     """What went wrong with the file ``path``."""
     match error.errno:
@@ -70,15 +81,14 @@ def from_os_error(error: OSError, path: Path) -> StoreError:
             return DiskFailed(f"{path} could not be used: {error.strerror or error}; check the disk, then try again")
 
 
-def from_database_error(error: BaseException, path: Path | None) -> StoreError | None:
-    """The error to raise in place of one that SQLite or SQLAlchemy raised because of the file.
+def from_sqlite_error(error: BaseException, place: str) -> StoreError | None:
+    """The error to raise in place of one that SQLite or SQLAlchemy raised because of the file at ``place``.
 
     None where the file is not to blame (a constraint, a wrong statement): that one goes to the caller as it is.
     """
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(cause, sqlite3.Error):
         return None
-    place = path or "the database in memory"
     match getattr(cause, "sqlite_errorcode", 0) & 0xFF:  # the low byte is the primary code, the rest tells details
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Damaged(

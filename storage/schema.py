@@ -1,6 +1,6 @@
 """Is this file our database, whole, and of a version we know; and how a new or an older one gets the present schema.
 
-A new database is made in memory from ``storage.tables``, marked with the newest revision, and written durably under
+A new file is made in memory from ``storage.tables``, marked with the newest revision, and written durably under
 its name: a database file that exists is never empty or half made. One that is there is looked at through a connection
 that cannot write, which folds no log into a damaged file. An older one is migrated by Alembic in
 one transaction. Alembic takes 0.1 s to import, which is why it is imported only then.
@@ -18,7 +18,17 @@ from .errors import Damaged, TooNew
 from .files import make_private, write_durably
 from .tables import metadata
 
-__all__ = ["APPLICATION_ID", "REVISIONS", "check_file", "create", "create_file", "migrate"]
+__all__ = [
+    "APPLICATION_ID",
+    "REVISIONS",
+    "check_file",
+    "check_revision",
+    "create",
+    "create_file",
+    "create_tables",
+    "migrate",
+    "version",
+]
 
 # Every revision there ever was, oldest first; a database with another one was written by a newer tidings.
 REVISIONS = ("0001", "0002")
@@ -32,12 +42,17 @@ QUICK_CHECK_BYTES = 8 << 20  # about 20 ms; a larger file is checked by SQLite p
 version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
+def create_tables(connection: sa.Connection) -> None:
+    """The present tables, marked with the newest revision, in the connection's transaction."""
+    metadata.create_all(connection, checkfirst=False)
+    version.create(connection, checkfirst=False)
+    connection.execute(version.insert().values(version_num=REVISIONS[-1]))
+
+
 def create(connection: sa.Connection) -> None:
-    """The present schema in an empty database."""
+    """The present schema in an empty database of SQLite."""
     with connection.begin():
-        metadata.create_all(connection, checkfirst=False)
-        version.create(connection)
-        connection.execute(version.insert().values(version_num=REVISIONS[-1]))
+        create_tables(connection)
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
@@ -83,12 +98,17 @@ def check_file(path: Path) -> str:
             problem, revision = "its version is lost", ""
     if problem is not None:
         raise Damaged(f"{path} is damaged ({problem}): {REMEDY}")
+    check_revision(revision, str(path))
+    return revision
+
+
+def check_revision(revision: str, place: str) -> None:
+    """Raises `TooNew` where only a newer version can have written it."""
     if revision not in REVISIONS:
         raise TooNew(
-            f"{path} was written by a newer version of tidings (schema {revision}, this one knows up to "
+            f"{place} was written by a newer version of tidings (schema {revision}, this one knows up to "
             f"{REVISIONS[-1]}): upgrade tidings, or use another directory"
         )
-    return revision
 
 
 def _look_at(connection: sqlite3.Connection, path: Path) -> tuple[str | None, str]:

@@ -2,8 +2,13 @@
 
 Each job of several runs in a SAVEPOINT of its own inside the group's transaction, so that one that raises is undone
 alone; then one COMMIT makes the group durable, and only then its callers hear of it, in the order of the queue. Where
-SQLite gives up the transaction (disk full) or the COMMIT fails, every job of the group fails. A cancelled caller's job
-is skipped where it has not begun, else it is done whole. A group in which nobody asked for durability is not synced.
+the database gives up the transaction (disk full) or the COMMIT fails, every job of the group fails. A cancelled
+caller's job is skipped where it has not begun, else it is done whole. A group in which nobody asked for durability is
+not synced.
+
+Where other processes write the same store, a job that they stood in the way of is undone and run again, after its
+group, in a transaction of its own. A connection that was lost while nobody used it is replaced without anybody hearing
+of it; one that is lost in a transaction fails the transaction's jobs.
 """
 
 from __future__ import annotations
@@ -11,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import sqlite3
+import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,12 +26,14 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from ..errors import StoreError
+from .backend import Backend
 from .errors import DatabaseClosed
 
 __all__ = ["Writer"]
 
 QUEUED = 1024  # jobs in the queue; further callers wait for a place
 GROUP = 256  # jobs in one transaction: past this the fsync is already spread thin, and callers would wait longer
+PAUSE_S = 0.01  # before a second further run of a job; doubled for each one after it
 
 T = TypeVar("T")
 
@@ -37,23 +45,19 @@ class Job:
     durable: bool
     result: Any = None
     error: BaseException | None = None
+    again: bool = False
+    retries: int = 0  # further runs so far
 
 
 class Writer:
-    """Owns the thread. ``connect`` opens the connection there, ``sync`` says outside of transactions whether commits
-    wait for the disk (as they do at first), ``translate`` turns errors into the caller's ones.
-    """
+    """Owns the thread and the connection that writes."""
 
-    def __init__(
-        self,
-        connect: Callable[[], sa.Connection],
-        sync: Callable[[sa.Connection, bool], None],
-        translate: Callable[[BaseException], BaseException],
-    ) -> None:
-        self._connect = connect
-        self._sync = sync
-        self._synced = True  # what `sync` was told last
-        self._translate = translate
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._connection: sa.Connection | None = None
+        self._fresh = False  # the connection has not been used yet
+        self._synced = True  # whether its commits wait for the disk
+        self._rng = random.Random()  # noqa: S311 - delays, not secrets
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(QUEUED)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -66,7 +70,7 @@ class Writer:
         self.commits = 0
 
     async def start(self) -> None:
-        """Returns once ``connect`` succeeded in the thread; raises what it raised."""
+        """Returns once the connection is open; raises why it cannot be."""
         self._thread.start()
         try:
             await asyncio.shield(self._opened)
@@ -103,21 +107,24 @@ class Writer:
 
     def _main(self) -> None:
         try:
-            connection = self._connect()
-        except BaseException as error:
-            self._tell(self._opened.set_exception, self._translate(error))
-            self._tell(self._ended.set_result, None)
-            return
-        self._tell(self._opened.set_result, None)
-        try:
+            try:
+                self._connected()
+            except BaseException as error:
+                self._tell(self._opened.set_exception, self._backend.translate(error))
+                return
+            self._tell(self._opened.set_result, None)
             while group := self._next_group():
                 while group:
-                    group = self._commit(connection, group)
+                    group = self._commit(group)
         finally:
-            with contextlib.suppress(sa.exc.SQLAlchemyError):  # nothing that was acknowledged is at stake
-                connection.close()
-                connection.engine.dispose()
+            self._backend.close(self._connection)
             self._tell(self._ended.set_result, None)
+
+    def _connected(self) -> sa.Connection:
+        if self._connection is None:
+            self._connection = self._backend.connect()
+            self._fresh = self._synced = True
+        return self._connection
 
     def _next_group(self) -> list[Job]:
         """Wait for a job, and take what is queued behind it. Empty at the end: `aclose` queues None after the last."""
@@ -133,33 +140,59 @@ class Writer:
                 self._queue.put(None)  # for the next call
         return group
 
-    def _commit(self, connection: sa.Connection, group: list[Job]) -> list[Job]:
-        """Run the jobs in one transaction and tell their callers. Returns those left over where it was given up."""
+    def _commit(self, group: list[Job]) -> list[Job]:
+        """Run the jobs in one transaction and tell their callers. Returns those that need another transaction."""
+        rest: list[Job] = []
+        if group[0].retries:
+            group, rest = group[:1], group[1:]
+            if group[0].retries > 1:
+                time.sleep(self._rng.random() * PAUSE_S * 2 ** group[0].retries)
         begun: list[Job] = []
-        left: list[Job] = []
+        left = rest
         try:
+            connection = self._connected()
             self._choose_sync(connection, group)
             with connection.begin():
+                self._fresh = False
                 self.commits += 1
                 for position, job in enumerate(group, start=1):
                     if not job.future.cancelled():
                         begun.append(job)
-                        left = group[position:]
+                        left = group[position:] + rest
                         self._run_job(connection, job, alone=len(group) == 1)
+            left = rest
         except BaseException as error:
-            _abandon(connection)
+            was_fresh, lost = self._fresh, self._give_up()
+            if lost and not begun and not was_fresh:
+                return group + rest  # with another connection
             begun = begun or group  # not even BEGIN worked
             failure = self._failure(error, begun[-1])
             for job in begun:
                 job.error = job.error or failure
-            self._tell(_resolve, begun)
-            return left
-        self._tell(_resolve, begun)
-        return []
+                job.again = job.retries < self._backend.retries(error)
+        self._tell(_resolve, [job for job in begun if not job.again])
+        again = [job for job in begun if job.again]
+        for job in again:
+            job.again, job.error, job.retries = False, None, job.retries + 1
+        return again + left
+
+    def _give_up(self) -> bool:
+        """Undo what is left of a transaction. Whether the connection was lost with it."""
+        connection = self._connection
+        if connection is None:
+            return False
+        self._backend.rollback(connection)
+        if not self._backend.is_lost(connection):
+            return False
+        with contextlib.suppress(sa.exc.SQLAlchemyError):
+            connection.invalidate()
+            connection.close()
+        self._connection = None
+        return True
 
     def _failure(self, error: BaseException, last: Job) -> StoreError:
         """Why the transaction was lost: ``error`` itself, or what the job said that it was lost in."""
-        for known in (self._translate(error), last.error):
+        for known in (self._backend.translate(error), last.error):
             if isinstance(known, StoreError):
                 return known
         failure = StoreError(f"the database could not commit: {error}")
@@ -169,7 +202,7 @@ class Writer:
     def _choose_sync(self, connection: sa.Connection, group: list[Job]) -> None:
         synced = any(job.durable for job in group)
         if synced != self._synced:
-            self._sync(connection, synced)
+            self._backend.set_sync(connection, synced)
             self._synced = synced
 
     def _run_job(self, connection: sa.Connection, job: Job, alone: bool) -> None:
@@ -180,7 +213,10 @@ class Writer:
             job.result = job.fn(connection)
         except BaseException as error:
             # A future refuses StopIteration.
-            job.error = RuntimeError(repr(error)) if isinstance(error, StopIteration) else self._translate(error)
+            job.error = (
+                RuntimeError(repr(error)) if isinstance(error, StopIteration) else self._backend.translate(error)
+            )
+            job.again = job.retries < self._backend.retries(error)
             if alone:
                 raise
             # Out of space or I/O, SQLite rolls back everything by itself: then this raises, for there is no savepoint.
@@ -191,14 +227,6 @@ class Writer:
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed before the database: nobody is left to hear
             self._loop.call_soon_threadsafe(callback, *args)
-
-
-def _abandon(connection: sa.Connection) -> None:
-    """Undo what is left of a transaction. After a failed COMMIT SQLAlchemy takes it for ended and SQLite does not."""
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    with contextlib.suppress(sqlite3.Error):
-        raw.rollback()
 
 
 def _resolve(group: list[Job]) -> None:

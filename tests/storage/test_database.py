@@ -25,13 +25,20 @@ def put(name: bytes, format: int = 0) -> sa.Insert:
     return sa.insert(tags).values(name=name, hash=bytes(32), format=format)
 
 
+def add(connection: sa.Connection, name: bytes) -> int:
+    connection.execute(put(name))
+    return 1
+
+
 async def names(database: Database) -> set[bytes]:
     return set(await database.read(lambda connection: connection.execute(sa.select(tags.c.name)).scalars().all()))
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "postgres"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await Database.open(tmp_path / "node" / "tidings.db" if request.param == "file" else None)
+    places: dict[str, Path | None] = {"file": tmp_path / "node" / "tidings.db", "memory": None}
+    kind = request.param
+    opened = await Database.open(request.getfixturevalue("postgres_url") if kind == "postgres" else places[kind])
     yield opened
     await opened.aclose()
 
@@ -43,13 +50,11 @@ class TestWrites:
             assert len(await names(database)) == i + 1
 
     async def test_the_result_comes_back(self, database: Database) -> None:
-        assert await database.write(lambda connection: connection.execute(put(b"a")).rowcount) == 1
+        assert await database.write(lambda connection: add(connection, b"a")) == 1
 
     async def test_many_writes_share_few_commits(self, database: Database) -> None:
         before = database.commits
-        writes = [
-            database.write(lambda connection, i=i: connection.execute(put(b"%d" % i)).rowcount) for i in range(1500)
-        ]
+        writes = [database.write(lambda connection, i=i: add(connection, b"%d" % i)) for i in range(1500)]
         assert await asyncio.gather(*writes) == [1] * 1500
         assert database.commits - before < 100
         assert len(await names(database)) == 1500
@@ -58,7 +63,7 @@ class TestWrites:
         heard: list[int] = []
 
         async def one(i: int) -> None:
-            await database.write(lambda connection: connection.execute(put(b"%d" % i)).rowcount)
+            await database.write(lambda connection: add(connection, b"%d" % i))
             heard.append(i)
 
         async with asyncio.TaskGroup() as group:
@@ -72,10 +77,10 @@ class TestWrites:
             raise ValueError("mine")
 
         results = await asyncio.gather(
-            database.write(lambda connection: connection.execute(put(b"a")).rowcount),
+            database.write(lambda connection: add(connection, b"a")),
             database.write(bad),
-            database.write(lambda connection: connection.execute(put(b"a")).rowcount),
-            database.write(lambda connection: connection.execute(put(b"b")).rowcount),
+            database.write(lambda connection: add(connection, b"a")),
+            database.write(lambda connection: add(connection, b"b")),
             database.write(lambda connection: next(iter(()))),
             return_exceptions=True,
         )
@@ -124,9 +129,9 @@ class TestWrites:
             connection.execute(put(bytes(1_000_000)))
 
         results = await asyncio.gather(
-            database.write(lambda connection: connection.execute(put(b"a")).rowcount),
+            database.write(lambda connection: add(connection, b"a")),
             database.write(big),
-            database.write(lambda connection: connection.execute(put(b"b")).rowcount),
+            database.write(lambda connection: add(connection, b"b")),
             return_exceptions=True,
         )
         assert isinstance(results[1], DiskFull)
@@ -138,12 +143,14 @@ class TestWrites:
     async def test_a_failed_commit_fails_the_whole_group(self, database: Database) -> None:
         def poison(connection: sa.Connection) -> None:  # a broken deferred constraint shows at COMMIT
             connection.exec_driver_sql("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
-            connection.exec_driver_sql("CREATE TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
+            connection.exec_driver_sql(
+                "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)"
+            )
             connection.exec_driver_sql("INSERT INTO child VALUES (1)")
 
         results = await asyncio.gather(
             database.write(poison),
-            database.write(lambda connection: connection.execute(put(b"a")).rowcount),
+            database.write(lambda connection: add(connection, b"a")),
             return_exceptions=True,
         )
         assert isinstance(results[0], StoreError)
