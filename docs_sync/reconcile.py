@@ -10,13 +10,14 @@ Handling one message is two steps, so that a store can write in one transaction 
 puts what was received, `answer` says what to send back. The difference is computed *after* the put: what just came is
 then there and equal, and what it deleted is not sent back. Nothing to say is the end of the session on our side.
 
-How finely to split and when to send entries are free choices, and a peer with other ones converges with us. Ours:
-16 ways (a round trip costs more than 190 bytes a fingerprint), and never more in a message than `Limits` says. What
+How finely to split and when to send entries are free choices, and a peer with other ones converges with us. Ours
+depend on how far the peer is (`limits_for`), and no message has more in it than `Limits` says. What
 does not fit is cut at an id; the rest of the range goes as a fingerprint, which any peer just answers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -44,6 +45,7 @@ __all__ = [
     "answer",
     "entries_of",
     "initial_message",
+    "limits_for",
     "pieces",
     "screen",
     "take_values",
@@ -121,6 +123,24 @@ class Limits:
     """Bytes of entries in a message, where keys are long."""
     max_parts: int = 4096
     """Parts in a message. Past it a differing range is handed back whole, to be split next time."""
+
+
+FAR = 0.02
+"""Seconds of a round trip from which fewer messages count for more than fewer bytes."""
+FAR_BASE = 64  # about 15 kB of entries where one more split would be 3 kB and a round trip
+FAR_SPLIT = 256
+
+
+def limits_for(round_trip: float, size: int) -> Limits:
+    """For a peer that is ``round_trip`` seconds away, and a document of ``size`` entries.
+
+    Nearby the defaults cost the fewest bytes and the least work. Far away a document of a million entries is split so
+    finely that two splits lead to entries: five messages in all, of both sides together, where little differs. (Runs
+    are not quite equal: the mean one is to have half of what is sent as entries.)
+    """
+    if round_trip < FAR:
+        return Limits()
+    return Limits(split=min(FAR_SPLIT, max(16, math.isqrt(2 * size // FAR_BASE) + 1)), base=FAR_BASE)
 
 
 @dataclass(slots=True)
@@ -233,9 +253,7 @@ def answer(store: RangeStore, message: Message, limits: Limits, owed: Sequence[b
         if isinstance(part, RangeItems) and not part.have_local:
             theirs = {bytes(value.entry.id): value.entry.record.order for value in part.values}
             reply.items(part.range, lacking=theirs, have_local=True)
-    for part in message:
-        if isinstance(part, RangeFingerprint):
-            reply.compare(part)
+    reply.compare_all([part for part in message if isinstance(part, RangeFingerprint)])
     return reply.parts
 
 
@@ -247,16 +265,18 @@ class _Reply:
         self._values_left = limits.max_values
         self._bytes_left = limits.max_bytes
 
-    def compare(self, part: RangeFingerprint) -> None:
-        mine = self._store.summary(part.range)
-        if mine.fingerprint == part.fingerprint:
-            return
-        if mine.size <= self._limits.base or part.fingerprint == EMPTY_HASH:
-            self.items(part.range, lacking={}, have_local=False)
-        elif len(self.parts) >= self._limits.max_parts:
-            self.parts.append(RangeFingerprint(part.range, mine.fingerprint))
-        else:
-            self._split(part.range, mine.size)
+    def compare_all(self, parts: Sequence[RangeFingerprint]) -> None:
+        compared = [(part, self._store.summary(part.range)) for part in parts]
+        differing = [(part, mine) for part, mine in compared if mine.fingerprint != part.fingerprint]
+        # Where much differs, entries of small ranges would fill the message and more after it.
+        base = min(self._limits.base, max(1, self._limits.max_values // (2 * len(differing) or 1)))
+        for part, mine in differing:
+            if mine.size <= base or part.fingerprint == EMPTY_HASH:
+                self.items(part.range, lacking={}, have_local=False)
+            elif len(self.parts) >= self._limits.max_parts:
+                self.parts.append(RangeFingerprint(part.range, mine.fingerprint))
+            else:
+                self._split(part.range, mine.size)
 
     def items(self, range: IdRange, *, lacking: dict[bytes, tuple[int, bytes]], have_local: bool) -> None:
         """Send what the range holds and ``lacking`` does not, or as much as still fits, and the rest's fingerprint."""
@@ -293,7 +313,7 @@ class _Reply:
     def _split(self, whole: IdRange, count: int) -> None:
         """At least two entries in at most ``split`` runs of nearly equal length, which cover the range together."""
         ways = min(self._limits.split, count)
-        slack = (count // ways - 1) // 2  # so the cuts stay in order and apart
+        slack = (count // ways - 1) // 4  # so the cuts stay in order and the runs about equal
         if whole.is_whole:
             pivots = self._store.ids_at(whole, [count * way // ways for way in range(ways)], slack)
             bounds = [*pivots, pivots[0]]

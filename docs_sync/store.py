@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -23,6 +23,7 @@ from ..transport import EndpointAddr
 from ..transport.postcard import Reader, Writer
 from . import aggregate, reconcile
 from .capability import Capability
+from .changes import Changes, announce
 from .entry import Record, SignedEntry, sign_entry
 from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
@@ -75,6 +76,9 @@ _CHANGES = Prepared(
 _LAST_SEQ = Prepared(sa.select(sa.func.max(_e.seq)).where(_e.namespace == sa.bindparam("namespace")))
 
 
+T = TypeVar("T")
+
+
 def now_us() -> int:
     return time.time_ns() // 1000
 
@@ -120,6 +124,7 @@ class DocsStore:
 
     def __init__(self, database: Database, *, limits: Limits | None = None, clock: Callable[[], int] = now_us) -> None:
         """``clock`` gives microseconds since 1970."""
+        self.changed = Changes(database)
         self._database = database
         self._limits = limits or Limits()
         self._clock = clock
@@ -128,6 +133,7 @@ class DocsStore:
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, thread_name_prefix="tidings-verify")
 
     async def aclose(self) -> None:
+        await self.changed.aclose()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     # Capabilities.
@@ -255,7 +261,7 @@ class DocsStore:
             _SET_CLOCK.run(connection, {"id": place["author"], "time": final.record.timestamp})
             return [Inserted(entry, outcome.removed) for entry, outcome in zip(batch, outcomes, strict=True)]
 
-        return await self._database.write(job) if entries else []
+        return await self._change(namespace, job, durable=True) if entries else []
 
     async def _sign_ahead(
         self, secret: NamespaceSecret, author: Author, entries: Sequence[NewEntry]
@@ -274,8 +280,16 @@ class DocsStore:
         ]
         return [entry for batch in await asyncio.gather(*batches) for entry in batch]
 
+    async def _change(self, namespace: bytes, job: Callable[[sa.Connection], T], *, durable: bool = False) -> T:
+        """Write, and wake who waits for changes of the document."""
+        try:
+            return await self._database.write(job, durable)
+        finally:
+            self.changed.tell(namespace)
+
     def _prepare(self, connection: sa.Connection, namespace: bytes) -> bool:
         """Before a document is changed. Whether it keeps its history. Raises UnknownDocument."""
+        announce(connection, namespace)
         document = _DOCUMENT.first(connection, {"namespace": namespace})
         if document is None:
             raise UnknownDocument(f"document {NamespaceId(namespace).short()} was dropped here")
@@ -333,7 +347,7 @@ class DocsStore:
             stored = (entry for entry, outcome in zip(good, outcomes, strict=True) if outcome.stored)
             return outcomes, missing(connection, {entry.record.hash for entry in stored})
 
-        outcomes, absent = await self._database.write(job, durable=False) if good else ([], set())
+        outcomes, absent = await self._change(bytes(namespace), job) if good else ([], set())
         each = iter(outcomes)
         return Received([next(each) if verdict is None else verdict for verdict in verdicts], absent)
 
@@ -382,6 +396,10 @@ class DocsStore:
         id = await self._ready(namespace)
         return await self._database.read(lambda connection: reconcile.initial_message(EntryRows(connection, id)))
 
+    async def limits(self, namespace: NamespaceId, round_trip: float) -> Limits:
+        """For a session with a peer that is so many seconds away."""
+        return reconcile.limits_for(round_trip, (await self.summary(namespace)).size)
+
     async def decode(self, payload: bytes) -> SyncMessage:
         """In a thread where it is long. Raises DecodeError."""
         if len(payload) < SHORT_MESSAGE:
@@ -410,7 +428,7 @@ class DocsStore:
         owed: dict[bytes, None] = {}
         absent: set[bytes] = set()
         for piece in reconcile.pieces(screened.message, PUT_BATCH):
-            taken, gone = await self._database.write(functools.partial(job, piece=piece), durable=False)
+            taken, gone = await self._change(id, functools.partial(job, piece=piece))
             stored += taken.stored
             owed |= dict.fromkeys(taken.owed)
             absent |= gone
