@@ -14,6 +14,12 @@ Entries carry their author's and the document's signatures whoever delivers them
 wrote; so without a hook entries are taken from all who may read. A hook that refuses "write" drops whatever *comes
 from* that peer, its own or not.
 
+A sync over ``tidings/docs/1`` goes like this on both sides: take the other's `AccessControl.take_revocations`, then ask
+`allows` "read" with what it showed, and only then send an entry or a fingerprint. So the dialler, too, waits for the
+answer to its prologue, with `presentation` and `revocations` of the acceptor in it, where the document is restricted.
+Over ``/iroh-sync/1`` nothing can be shown: who is not allowed by the hook gets nothing of a restricted document, and
+is not dialled for it.
+
 Every path that serves a document asks `AccessControl.allows`. What was shown, and what the database says, is looked at
 again each time or within `RULES_FOR` seconds; what runs on (gossip, pushed changes) asks again every `RECHECK` seconds.
 """

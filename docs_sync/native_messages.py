@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
@@ -50,8 +51,8 @@ MAX_REQUEST = 1 << 16  # bytes of a request or of its answer
 NONCE_SIZE = 32
 MAX_DIGESTS = 768  # documents in a request: 55 kB
 MAX_SHARE = 4096  # bytes of a share record
-MAX_REVOCATIONS = 64  # in a request or an answer, of
-MAX_REVOCATION = 512  # bytes each
+MAX_REVOCATIONS = 512  # in a request or an answer, of
+MAX_REVOCATION = 104  # bytes each, so that all fit beside the rest
 MAX_WHY = 500  # characters
 MAX_NEWS = 128  # entries in one frame of a followed document
 MAX_NEWS_FRAME = 1 << 20  # bytes: entries with keys of the largest size are 550 kB
@@ -76,7 +77,8 @@ class RefusedReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """Sync a document, or what lies below ``prefix``. Sync messages follow without waiting for the answer.
+    """Sync a document, or what lies below ``prefix``. Sync messages follow without waiting for the answer, unless
+    the document is restricted: then its ``share`` must first have shown that the acceptor may read as well.
 
     ``share`` is what lets us read a restricted document; ``revoked`` are records of what no longer lets anybody.
     """
@@ -117,10 +119,11 @@ Request = SyncRequest | DigestRequest | FollowRequest
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """To a sync, with the acceptor's nonce, or to a follow, without."""
+    """To a sync, with the acceptor's nonce, or to a follow, without. ``share`` is what the acceptor has to show."""
 
     nonce: bytes | None = None
     revoked: Sequence[bytes] = ()
+    share: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +188,8 @@ def decode_request(payload: bytes) -> Request:
 
 def encode_answer(answer: Answer) -> bytes:
     match answer:
-        case Accepted(nonce, revoked):
-            return _pack({"ok": True, "nonce": nonce, "revoked": list(revoked)})
+        case Accepted(nonce, revoked, share):
+            return _pack({"ok": True, "nonce": nonce, "revoked": list(revoked), "share": share})
         case Differ(positions):
             return _pack({"ok": True, "differ": b"".join(position.to_bytes(2, "big") for position in positions)})
         case Refused(reason, why):
@@ -200,12 +203,13 @@ def decode_answer(payload: bytes) -> Answer:
         return Refused(known.get(fields.text("refused"), RefusedReason.UNKNOWN), fields.text("why", ""))
     if "differ" in fields:
         positions = [int.from_bytes(record, "big") for record in fields.records("differ", 2, MAX_DIGESTS)]
-        if any(a >= b for a, b in zip(positions, positions[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(positions)):
             raise DecodeError("positions of documents do not ascend")
         return Differ(positions)
     if not fields.flag("ok"):
         raise DecodeError("an answer says neither yes nor no")
-    return Accepted(fields.exactly("nonce", NONCE_SIZE) if "nonce" in fields else None, fields.revoked())
+    nonce = fields.exactly("nonce", NONCE_SIZE) if "nonce" in fields else None
+    return Accepted(nonce, fields.revoked(), fields.share())
 
 
 def encode_news(news: News | SyncAgain) -> bytes:

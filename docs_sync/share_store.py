@@ -21,8 +21,8 @@ __all__ = ["MAX_REVOCATIONS", "MAX_SHARES", "Rules", "ShareStore"]
 MAX_SHARES = 10_000
 """Of a document, issued here and not expired: about 3 MB of rows."""
 
-MAX_REVOCATIONS = 1000
-"""Of a document, of shares that have not expired: they are sent in every sync with a tidings peer, 100 kB at most."""
+MAX_REVOCATIONS = 500
+"""Of a document, of shares that have not expired: they are sent in every sync with a tidings peer, 50 kB at most."""
 
 RESTRICTION_ID = bytes(SHARE_ID_SIZE)
 
@@ -64,7 +64,7 @@ class ShareStore:
             revoked, encoded = set(), []
             for share_id, record, revocation in connection.execute(notices):
                 if share_id == RESTRICTION_ID:
-                    encoded.append(record)
+                    encoded.insert(0, record)
                 elif not _is_over(revocation, now_us):
                     revoked.add(share_id)
                     encoded.append(revocation)

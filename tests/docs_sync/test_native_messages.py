@@ -44,7 +44,7 @@ requests = (
     | st.builds(FollowRequest, id32, prefix, share)
 )
 answers = (
-    st.builds(Accepted, st.none() | id32, revoked)
+    st.builds(Accepted, st.none() | id32, revoked, share)
     | st.builds(Differ, st.sets(st.integers(0, 65535), max_size=40).map(sorted))
     | st.builds(Refused, st.sampled_from(RefusedReason), st.text(max_size=500))
 )
@@ -74,7 +74,7 @@ def test_news_comes_back(statuses, contents):
 def test_the_largest_of_each_fits():
     digests = [Digest(bytes(32), bytes(32), 2**64 - 1)] * MAX_DIGESTS
     assert len(encode_request(DigestRequest(digests))) <= MAX_REQUEST
-    largest = SyncRequest(bytes(32), bytes(32), b"p" * 4096, b"s" * 4096, (b"r" * 512,) * 64)
+    largest = SyncRequest(bytes(32), bytes(32), b"p" * 4096, b"s" * 4096, (b"r" * 104,) * 512)
     assert decode_request(encode_request(largest)) == largest
     entry = sign_entry(NAMESPACE, AUTHORS[0], b"k" * MAX_KEY_SIZE, Record(1, b"\1" * 32, 2**62))
     news = News([Value(entry, ContentStatus.COMPLETE)] * MAX_NEWS, [])
@@ -115,8 +115,8 @@ good = {"do": "sync", "doc": bytes(32), "nonce": bytes(32)}
         good | {"prefix": b""},
         good | {"prefix": b"p" * 4097},
         good | {"share": b"s" * 4097},
-        good | {"revoked": [b""] * 65},
-        good | {"revoked": [b"r" * 513]},
+        good | {"revoked": [b""] * 513},
+        good | {"revoked": [b"r" * 105]},
         good | {"revoked": b"r"},
         good | {"do": "dance"},
         good | {"do": 7},
