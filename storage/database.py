@@ -122,7 +122,7 @@ def _backend(place: Path | str | sa.URL | None) -> Backend:
         return SQLite(place)
     try:
         url = sa.make_url(place)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise BadDatabaseURL("not the URL of a database: write postgresql+psycopg://user@host/database") from None
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise BadDatabaseURL(f"{url.drivername} is not supported: write postgresql+psycopg://user@host/database")

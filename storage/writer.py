@@ -55,7 +55,6 @@ class Writer:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._connection: sa.Connection | None = None
-        self._fresh = False  # the connection has not been used yet
         self._synced = True  # whether its commits wait for the disk
         self._rng = random.Random()  # noqa: S311 - delays, not secrets
         self._loop = asyncio.get_running_loop()
@@ -123,7 +122,7 @@ class Writer:
     def _connected(self) -> sa.Connection:
         if self._connection is None:
             self._connection = self._backend.connect()
-            self._fresh = self._synced = True
+            self._synced = True
         return self._connection
 
     def _next_group(self) -> list[Job]:
@@ -149,11 +148,11 @@ class Writer:
                 time.sleep(self._rng.random() * PAUSE_S * 2 ** group[0].retries)
         begun: list[Job] = []
         left = rest
+        kept = self._connection is not None  # from the transaction before, it may have been lost since
         try:
             connection = self._connected()
             self._choose_sync(connection, group)
             with connection.begin():
-                self._fresh = False
                 self.commits += 1
                 for position, job in enumerate(group, start=1):
                     if not job.future.cancelled():
@@ -162,8 +161,8 @@ class Writer:
                         self._run_job(connection, job, alone=len(group) == 1)
             left = rest
         except BaseException as error:
-            was_fresh, lost = self._fresh, self._give_up()
-            if lost and not begun and not was_fresh:
+            lost = self._give_up()
+            if lost and kept and not begun:
                 return group + rest  # with another connection
             begun = begun or group  # not even BEGIN worked
             failure = self._failure(error, begun[-1])
