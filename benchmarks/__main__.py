@@ -1,70 +1,24 @@
 """``python -m benchmarks [NAME ...]``: the same work for tidings and for the Rust peer, in one run, in processes.
 
 Each row is the median of the rounds (with the least and the most). The last column is tidings / Rust, so that a slow
-machine slows both. Names: startup, streams, blobs, docs, latency, gossip; all unless given.
+machine slows both. Names: startup, streams, blobs, gossip, and of documents inserts, syncs, wire, latency, many; all
+unless given. ``million`` is run only by name: it takes some ten minutes.
 """
 
 import asyncio
 import platform
 import subprocess
 import sys
-import time
-from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
-from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "interop"))
-from rust import Rust
+from .documents import inserts, latency, many, million, syncs, wire
+from .pairs import KINDS, ROOT, ROUNDS, Ours, Report, Rust, two
 
-ROUNDS = 3
 ALPN = b"bench/1".hex()
 TOPIC = (b"\x2a" * 32).hex()
-console = Console(width=110)
-
-
-class Ours(Rust):
-    """A tidings process behind the same pipe."""
-
-    script = Path(__file__).with_name("tidings_peer.py")
-
-
-KINDS = {"tidings": lambda: Ours("tidings"), "rust": lambda: Rust("aster")}
-
-
-@asynccontextmanager
-async def two(kind):
-    """Two processes of one kind that know each other's address."""
-    async with KINDS[kind]() as a, KINDS[kind]() as b:
-        a.started, b.started = await a.do("start"), await b.do("start")
-        for one, other in ((a, b), (b, a)):
-            introduction = await other.do("doc_create")
-            await one.do("learn", ticket=await other.do("doc_share", doc=introduction["doc"], mode="read"))
-        yield a, b
-
-
-def measured(values, unit, digits=1):
-    low, mid, high = min(values), median(values), max(values)
-    return mid, f"{mid:,.{digits}f} {unit}  ({low:,.{digits}f} to {high:,.{digits}f})"
-
-
-class Report:
-    def __init__(self):
-        self.table = Table(title="tidings beside the Rust peer, same run", title_justify="left")
-        for column in ("work", "tidings", "Rust", "ratio"):
-            self.table.add_column(column, no_wrap=column != "work")
-
-    def row(self, work, unit, ours, theirs=None, digits=1):
-        mine, text = measured(ours, unit, digits)
-        if theirs:
-            other, other_text = measured(theirs, unit, digits)
-            self.table.add_row(work, text, other_text, f"{mine / other:.2f}")
-        else:
-            self.table.add_row(work, text, "-", "-")
+console = Console(width=118)
 
 
 async def startup(report):
@@ -138,47 +92,6 @@ async def blobs(report, size=64 << 20):
     report.row(f"fetch a blob of {size >> 20} MiB", "MB/s", results["tidings"], results["rust"])
 
 
-async def docs(report, count=5000):
-    inserts, first = {}, {}
-    for kind in KINDS:
-        inserts[kind], first[kind] = [], []
-        for _ in range(ROUNDS):
-            async with two(kind) as (a, b):
-                doc = (await a.do("doc_create"))["doc"]
-                author = await a.do("doc_author")
-                seconds = await a.do("doc_fill", timeout=300, doc=doc, author=author, count=count)
-                inserts[kind].append(count / seconds)
-                ticket = await a.do("doc_share", doc=doc, mode="write")
-                start = time.perf_counter()
-                joined = await b.do("doc_join", timeout=300, ticket=ticket)
-                await b.do("doc_wait", timeout=300, doc=joined["doc"], count=count)
-                first[kind].append(count / (time.perf_counter() - start))
-    report.row("insert, one by one, awaited", "/s", inserts["tidings"], inserts["rust"], 0)
-    report.row(f"first sync of {count:,} entries", "/s", first["tidings"], first["rust"], 0)
-
-
-async def latency(report, count=200):
-    results = {}
-    for kind in KINDS:
-        async with two(kind) as (a, b):
-            doc = (await a.do("doc_create"))["doc"]
-            author = await a.do("doc_author")
-            await a.do("doc_set", doc=doc, author=author, key=b"first".hex(), value=b"x".hex())
-            joined = await b.do("doc_join", timeout=60, ticket=await a.do("doc_share", doc=doc, mode="write"))
-            await b.do("doc_wait", doc=joined["doc"], count=1)
-            await asyncio.sleep(2)
-            delays = []
-            await b.do("doc_drain", doc=joined["doc"])
-            for n in range(count):
-                waiting = asyncio.create_task(b.do("doc_until", doc=joined["doc"], kind="insert"))
-                await asyncio.sleep(0.002)
-                before = await a.do("doc_set", doc=doc, author=author, key=f"k{n}".encode().hex(), value=b"v".hex())
-                delays.append(1000 * ((await waiting)["time"] - before))
-            results[kind] = delays
-    ours, theirs = results["tidings"], results["rust"]
-    report.row("live edit: set here to event there", "ms", ours, theirs, 2)
-
-
 async def gossip(report, count=300):
     results = {}
     for kind in KINDS:
@@ -198,7 +111,8 @@ async def gossip(report, count=300):
     report.row("gossip: broadcast to delivery, 2 nodes", "ms", results["tidings"], results["rust"], 2)
 
 
-SECTIONS = {f.__name__: f for f in (startup, streams, blobs, docs, latency, gossip)}
+SECTIONS = {f.__name__: f for f in (startup, streams, blobs, inserts, syncs, wire, latency, many, gossip)}
+BY_NAME = SECTIONS | {"million": million}
 
 
 async def main(names):
@@ -206,10 +120,10 @@ async def main(names):
     try:
         for name in names or SECTIONS:
             console.print(f"[dim]{name} ...", highlight=False)
-            await SECTIONS[name](report)
+            await BY_NAME[name](report)
     finally:
-        console.print(report.table)
-    packages = ["aioquic", "cryptography", "SQLAlchemy", "numpy", "iroh", "aster-rpc"]
+        report.show(console)
+    packages = ["aioquic", "cryptography", "PyNaCl", "SQLAlchemy", "numpy", "iroh", "aster-rpc"]
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -21,10 +21,10 @@ BIND = ["127.0.0.1:0"]
 class Tidings:
     node = scratch = None
 
-    async def start(self):
+    async def start(self, directory=None):
         """On the disk, where the Rust peer is in memory: what we acknowledge is durable, and its cost belongs here."""
         self.scratch = tempfile.TemporaryDirectory(prefix="tidings-bench-")
-        self.node = await Node.open(self.scratch.name, bind=BIND)
+        self.node = await Node.open(directory or self.scratch.name, bind=BIND)
         self.docs, self.events, self.topics, self.connections = [], [], [], []
         return {"id": str(self.node.id), "addrs": list(map(str, self.node.endpoint.bound()))}
 
@@ -114,12 +114,32 @@ class Tidings:
             await self.docs[doc].set(f"{prefix}{n:08d}", f"value {n}".encode())
         return time.perf_counter() - start
 
+    async def doc_fill_batch(self, doc, count, prefix):
+        start = time.perf_counter()
+        async with self.docs[doc].batch() as batch:
+            for n in range(count):
+                await batch.set(f"{prefix}{n:08d}", f"value {n}".encode())
+        return time.perf_counter() - start
+
+    async def doc_leave(self, doc):
+        await self.docs[doc].close()
+
+    async def doc_resync(self, doc, peer, count):
+        """Open the document again and sync it; the seconds until ``count`` entries have come."""
+        start = time.perf_counter()
+        self.docs[doc] = await self.node.docs.open(self.docs[doc].id)
+        report = await self.docs[doc].synced(EndpointId.parse(peer), timeout=60)
+        seconds = time.perf_counter() - start
+        assert report.received >= count
+        return seconds
+
     async def doc_share(self, doc, mode):
         return str(self.docs[doc].ticket(write=mode == "write"))
 
     async def doc_wait(self, doc, count):
-        while len([entry async for entry in self.docs[doc].entries()]) < count:
-            await asyncio.sleep(0.002)
+        """Wait until so many entries are here; counted from the aggregate."""
+        while (await self.docs[doc].status()).entries < count:
+            await asyncio.sleep(0.01)
 
     async def doc_drain(self, doc):
         """Throw away the events that wait."""

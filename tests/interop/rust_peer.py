@@ -223,6 +223,15 @@ class Aster:
     async def doc_sync(self, doc, peers):
         await self.handles[doc].start_sync(peers)
 
+    async def doc_resync(self, doc, peer, count):
+        """Sync the document with the peer after `doc_leave`; the seconds until ``count`` more entries have come."""
+        wanted = self.inserted[doc] + count
+        start = time.perf_counter()
+        await self.handles[doc].start_sync([peer])
+        while self.inserted[doc] < wanted:
+            await asyncio.sleep(0.0005)
+        return time.perf_counter() - start
+
     async def doc_leave(self, doc):
         await self.handles[doc].leave()
 
