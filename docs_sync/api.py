@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from random import Random, SystemRandom
 from typing import ClassVar, Literal
@@ -36,6 +36,7 @@ from .sessions import MAX_DIALS, SessionContext
 from .store import DocsStore, Inserted
 from .sync import ALPN, FrameReader, refuse
 from .tickets import DocTicket
+from .watch import WatchEvent, watch
 
 __all__ = ["Doc", "Docs"]
 
@@ -315,6 +316,15 @@ class Doc:
         )
         return Entries(self._docs._store, self.id, query, self._entry)
 
+    def watch(self, prefix: str | bytes = b"", *, since: int | None = None) -> AsyncGenerator[WatchEvent, None]:
+        """The entries below ``prefix`` as they are (`Present`), `CaughtUp`, then what changes (`Changed`), with no gap.
+
+        However slow its reader is, it loses nothing; what is superseded before it is read is left out. Entries at
+        prefixes of ``prefix`` are told as well where they change, for they remove what is below. ``since``: the cursor
+        of an earlier watch of this node, to go on behind it. Ends when the document is closed.
+        """
+        return watch(self._docs._store, self.id, _key(prefix), since, self._entry)
+
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""
         return self._events.subscribe()
@@ -349,6 +359,7 @@ class Doc:
 
     async def _stop(self) -> None:
         live, self._live = self._live, None
+        self._docs._store.changed.end(bytes(self.id))
         if live is not None:
             await live.aclose()
 

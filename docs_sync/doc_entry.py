@@ -57,6 +57,12 @@ class Entry:
         """Whether this deletes what the author wrote at and below the key."""
         return self.signed.record.is_tombstone
 
+    def covers(self, other: Entry) -> bool:
+        """Whether ``other`` gives way to this one: the same author's, at or below this key, as old or older."""
+        mine, theirs = self.signed, other.signed
+        same = mine.id[:2] == theirs.id[:2] and theirs.id.key.startswith(mine.id.key)
+        return same and theirs.record.order <= mine.record.order
+
     async def content(self, timeout: float = CONTENT_TIMEOUT) -> bytes:
         """The bytes, fetched from whoever has them; ContentMissing after ``timeout`` seconds. b"" for a tombstone."""
         if self.is_tombstone:

@@ -181,9 +181,12 @@ class _AuthorRows:
         self._author = author
         self._now_us = now_us
         self._history = history
+        self._last_seq = 0
 
     def put_all(self, entries: Sequence[SignedEntry], *, newest: bool) -> list[Put]:
         outcomes: list[Put] = []
+        # Before anything is deleted: the number of an entry that goes is not given again.
+        self._last_seq = _LAST_SEQ.first(self._connection, {"namespace": self._namespace})[0] or 0
         while len(outcomes) < len(entries):
             rest = entries[len(outcomes) :]
             overlay, looked_at = self._overlay(rest, newest=newest)
@@ -250,9 +253,9 @@ class _AuthorRows:
             _KEEP.run_many(self._connection, [each | {"now": self._now_us} for each in removed])
         _DELETE.run_many(self._connection, removed)
         if new:
-            (seq,) = _LAST_SEQ.first(self._connection, {"namespace": self._namespace})
-            arrivals = enumerate(new.values(), start=(seq or 0) + 1)
+            arrivals = enumerate(new.values(), start=self._last_seq + 1)
             _INSERT.run_many(self._connection, [_values(known, seq) for seq, known in arrivals])
+            self._last_seq += len(new)
             self._advance_head(max(known.order[0] for known in new.values()))
         gone_fingerprints = {self._bound(key): known.fingerprint for key, known in overlay.removed.items()}
         new_fingerprints = {self._bound(key): known.fingerprint for key, known in new.items()}
