@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from ..blobs.store import Write
-from ..storage import Database, tables
+from ..storage import Database, lock, tables
 from ..storage.prepared import Prepared
 from ..transport import EndpointAddr
 from ..transport.postcard import Reader, Writer
@@ -289,6 +289,7 @@ class DocsStore:
 
     def _prepare(self, connection: sa.Connection, namespace: bytes) -> bool:
         """Before a document is changed. Whether it keeps its history. Raises UnknownDocument."""
+        lock(connection, namespace)
         announce(connection, namespace)
         document = _DOCUMENT.first(connection, {"namespace": namespace})
         if document is None:
