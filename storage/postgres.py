@@ -128,27 +128,24 @@ class PostgreSQL:
         _raw(connection).execute("SET synchronous_commit TO DEFAULT" if synced else "SET synchronous_commit TO off")
 
     def read(self, fn: Callable[[sa.Connection], T]) -> T:
-        """Once more where the connection was lost: it may have been for long, and reading twice does no harm."""
         try:
-            try:
-                return self._read(fn)
-            except (sa.exc.DBAPIError, psycopg.Error) as error:
-                if not _is_connection_error(_cause(error)):
-                    raise
-                self._readers.dispose()
-                return self._read(fn)
+            return self._read(fn)
         except (sa.exc.DBAPIError, psycopg.Error) as error:
             raise self.translate(error) from error
 
-    def _read(self, fn: Callable[[sa.Connection], T]) -> T:
+    def _read(self, fn: Callable[[sa.Connection], T], again: bool = True) -> T:
+        """Again, once, where the connection was lost: that may have been long ago, and reading twice does no harm."""
         with self._readers.connect() as connection:
             try:
                 with connection.begin():
                     return fn(connection)
             except BaseException:
-                if self.is_lost(connection):
+                lost = self.is_lost(connection)
+                if lost and not connection.invalidated:
                     connection.invalidate()
-                raise
+                if not (lost and again):
+                    raise
+        return self._read(fn, again=False)
 
     def rollback(self, connection: sa.Connection) -> None:
         if not connection.invalidated:
