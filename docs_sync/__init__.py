@@ -18,11 +18,14 @@ from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .reconcile import ContentStatus
 from .sync import ALPN
 from .tickets import DocTicket
+from .watch import CaughtUp, Changed, Present, WatchEvent
 
 __all__ = [
     "ALPN",
     "Author",
     "AuthorId",
+    "CaughtUp",
+    "Changed",
     "ContentReady",
     "ContentStatus",
     "Doc",
@@ -39,5 +42,7 @@ __all__ = [
     "NeighborDown",
     "NeighborUp",
     "PendingContentReady",
+    "Present",
     "SyncFinished",
+    "WatchEvent",
 ]

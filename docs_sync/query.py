@@ -250,5 +250,5 @@ def _matching(
     return select
 
 
-def _counting(select: sa.Select[tuple[object, ...]]) -> sa.Select[tuple[int]]:
+def _counting(select: sa.Select[tuple[object, ...]]) -> sa.Select[int]:
     return select.with_only_columns(sa.func.count()).order_by(None)
