@@ -110,7 +110,8 @@ def update(
             nodes.cut(level, bound)
     for level, bound in suspects:  # when all sums are right again
         nodes.relieve(level, nodes.containing(level, bound))
-    nodes.grow(levels)
+    if suspects or born or not levels:
+        nodes.grow(levels)
 
 
 def remove_range(connection: sa.Connection, namespace: bytes, low: Bound, high: Bound, removed: Sum) -> None:

@@ -47,9 +47,13 @@ _CONTENTS = Prepared(sa.select(sa.func.count()).where(*_run, _e.hash != EMPTY_HA
 _DELETE = Prepared(sa.delete(tables.entries).where(*_own))
 _DELETE_RUN = Prepared(sa.delete(tables.entries).where(*_run))
 _INSERT = Prepared(sa.insert(tables.entries))
-_LAST_SEQ = Prepared(sa.select(sa.func.max(_e.seq)).where(_e.namespace == sa.bindparam("namespace")))
-_HEAD = Prepared(
-    sa.select(_h.timestamp).where(_h.namespace == sa.bindparam("namespace"), _h.author == sa.bindparam("author"))
+_LAST = Prepared(
+    sa.select(
+        sa.select(sa.func.max(_e.seq)).where(_e.namespace == sa.bindparam("namespace")).scalar_subquery(),
+        sa.select(_h.timestamp)
+        .where(_h.namespace == sa.bindparam("namespace"), _h.author == sa.bindparam("author"))
+        .scalar_subquery(),
+    )
 )
 _FIRST_HEAD = Prepared(sa.insert(tables.heads))
 _NEXT_HEAD = Prepared(
@@ -182,11 +186,13 @@ class _AuthorRows:
         self._now_us = now_us
         self._history = history
         self._last_seq = 0
+        self._head: int | None = None  # the time of the author's newest entry
 
     def put_all(self, entries: Sequence[SignedEntry], *, newest: bool) -> list[Put]:
         outcomes: list[Put] = []
         # Before anything is deleted: the number of an entry that goes is not given again.
-        self._last_seq = _LAST_SEQ.first(self._connection, {"namespace": self._namespace})[0] or 0
+        last_seq, self._head = _LAST.first(self._connection, self._where())
+        self._last_seq = last_seq or 0
         while len(outcomes) < len(entries):
             rest = entries[len(outcomes) :]
             overlay, looked_at = self._overlay(rest, newest=newest)
@@ -263,12 +269,12 @@ class _AuthorRows:
             aggregate.update(self._connection, self._namespace, gone_fingerprints, new_fingerprints)
 
     def _advance_head(self, timestamp: int) -> None:
-        head = _HEAD.first(self._connection, self._where())
-        if head is None:
+        if self._head is None:
             _FIRST_HEAD.run(self._connection, self._where() | {"timestamp": timestamp})
-        elif head[0] < timestamp:
+        elif self._head < timestamp:
             place = {"in_namespace": self._namespace, "of": self._author}
             _NEXT_HEAD.run(self._connection, place | {"timestamp": timestamp})
+        self._head = max(self._head or 0, timestamp)
 
     def _below(self, low: bytes, high: bytes, most: int | None) -> list[tuple[bytes, int, bytes, bytes]]:
         where = self._where() | {"low": low, "high": high, "most": (1 << 62) if most is None else most}

@@ -56,7 +56,7 @@ _n, _a, _e, _h, _p, _b = (
 _document = tables.namespaces.c.namespace == sa.bindparam("namespace")
 _DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us).where(_document))
 _AGGREGATED = Prepared(sa.update(tables.namespaces).where(_n.namespace == sa.bindparam("id")).values(aggregated=True))
-_CLOCK = Prepared(
+_TIMES = Prepared(
     sa.select(
         sa.select(_a.clock_us).where(_a.author == sa.bindparam("author")).scalar_subquery(),
         sa.select(_h.timestamp)
@@ -126,7 +126,7 @@ class DocsStore:
         """``clock`` gives microseconds since 1970."""
         self.changed = Changes(database)
         self._database = database
-        self._limits = limits or Limits()
+        self._limits = limits
         self._clock = clock
         self._times: dict[AuthorId, int] = {}  # the latest that a batch was signed with
         self._aggregated: set[bytes] = set()
@@ -243,7 +243,7 @@ class DocsStore:
         def job(connection: sa.Connection) -> list[Inserted]:
             history = self._prepare(connection, namespace)
             now = self._clock()
-            times = _CLOCK.first(connection, place)
+            times = _TIMES.first(connection, place)
             last = max(times[0] or 0, times[1] or 0)
             batch = signed
             if not batch or batch[0].record.timestamp <= last:
@@ -393,9 +393,16 @@ class DocsStore:
 
     # Sync.
 
-    async def initial_message(self, namespace: NamespaceId) -> Message:
+    async def limits(self, namespace: NamespaceId, round_trip: float) -> Limits:
+        """For a session with a peer ``round_trip`` seconds away."""
+        if self._limits is not None:
+            return self._limits
+        return limits_for(round_trip, (await self.summary(namespace)).size)
+
+    async def look(self, namespace: NamespaceId, view: View, read: Callable[[KeyedSource], T]) -> T:
+        """What ``read`` makes of the document, or of its part, in one snapshot."""
         id = await self._ready(namespace)
-        return await self._database.read(lambda connection: reconcile.initial_message(EntryRows(connection, id)))
+        return await self._database.read(lambda connection: read(view.rows(connection, id)))
 
     async def limits(self, namespace: NamespaceId, round_trip: float) -> Limits:
         """For a session with a peer that is so many seconds away."""
@@ -412,8 +419,10 @@ class DocsStore:
             return await asyncio.get_running_loop().run_in_executor(self._threads, encode_sync, message)
         return encode_sync(message)
 
-    async def process(self, namespace: NamespaceId, message: Message, limits: Limits | None = None) -> Processed:
+    async def process(self, namespace: NamespaceId, message: Message, view: View = WHOLE_DOCUMENT) -> Processed:
         """Take what a message brings and work out the reply from a snapshot after it.
+
+        A message of the second check that asks for more than an honest one would is not answered.
 
         What is stored survives ``kill -9`` at once, and a power cut from the next durable write on. Cut off at any
         moment, what was stored stays: a document is right whichever part of a message it has.
@@ -430,7 +439,7 @@ class DocsStore:
         absent: set[bytes] = set()
         pieces = list(reconcile.pieces(message, PUT_BATCH))
         # Signatures of later pieces are checked while an earlier one is written.
-        judged = [asyncio.ensure_future(self.judge(namespace, reconcile.entries_of(piece))) for piece in pieces]
+        judged = [asyncio.ensure_future(self._judge(namespace, piece, view)) for piece in pieces]
         try:
             for piece, verdict in zip(pieces, judged, strict=True):
                 verdicts += await verdict
@@ -444,14 +453,34 @@ class DocsStore:
                 verdict.cancel()
             await asyncio.gather(*judged, return_exceptions=True)
         screened = reconcile.screen(message, verdicts)
-        reply = await self._database.read(
-            lambda connection: reconcile.answer(
-                EntryRows(connection, id), screened.message, limits or self._limits, list(owed)
+        limits = view.limits or self._limits or Limits()
+        try:
+            reply: Message = await self._database.read(
+                lambda connection: reconcile.answer(view.open(connection, id), screened.message, limits, list(owed))
             )
-        )
+        except CheckTooLarge:
+            reply = []
         return Processed(reply, stored, absent, len(verdicts), screened.rejected)
 
+    async def _judge(self, namespace: NamespaceId, piece: Message, view: View) -> list[InvalidEntry | None]:
+        entries = reconcile.entries_of(piece)
+        objections = [view.objection(entry) for entry in entries]
+        if None not in objections:
+            return objections
+        verdicts = await self.judge(namespace, entries)
+        return [objection or verdict for objection, verdict in zip(objections, verdicts, strict=True)]
+
     # Peers.
+
+    async def checked(self, namespace: NamespaceId, peer: bytes) -> bytes | None:
+        """From which id on the next window of the second check with the peer begins, where it is known."""
+        query = sa.select(_p.checked).where(_p.namespace == bytes(namespace), _p.peer == peer)
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
+
+    async def note_checked(self, namespace: NamespaceId, peer: bytes, id: bytes) -> None:
+        """Nothing where the peer is not remembered."""
+        note = sa.update(tables.sync_peers).where(_p.namespace == bytes(namespace), _p.peer == peer).values(checked=id)
+        await self._database.write(lambda connection: connection.execute(note), durable=False)
 
     async def remember_peer(self, namespace: NamespaceId, addr: EndpointAddr) -> None:
         """Keep the peer, with its address of today, among the `REMEMBERED_PEERS` that were useful last."""
@@ -461,8 +490,9 @@ class DocsStore:
         newest = sa.select(_p.peer).where(_p.namespace == id).order_by(_p.last_us.desc()).limit(REMEMBERED_PEERS)
 
         def job(connection: sa.Connection) -> None:
-            connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer == peer))
+            gone = sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer == peer).returning(_p.checked)
             row = {"namespace": id, "peer": peer, "last_us": self._clock(), "addr": encoded.finish()}
+            row["checked"] = connection.execute(gone).scalar()
             connection.execute(sa.insert(tables.sync_peers), row)
             connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer.not_in(newest)))
 
