@@ -22,7 +22,7 @@ from ..errors import UsageError
 from ..transport import Connection, Endpoint, EndpointAddr, EndpointId
 from .codec import MAX_CONTENT
 from .config import TopicConfig
-from .driver import ALPN, Driver, JoinedTopic
+from .driver import ALPN, Admit, Driver, JoinedTopic
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
 from .subscription import CAPACITY, Event, Subscription
 
@@ -44,14 +44,19 @@ def topic_id(topic: bytes | str) -> bytes:
 
 
 class Gossip:
-    """All topics of one endpoint. Give `handle` to the router, and close it before the endpoint."""
+    """All topics of one endpoint. Give `handle` to the router, and close it before the endpoint.
+
+    ``admit(peer, topic)`` says, at once or when awaited, who may be in which topic; without it everybody may.
+    """
 
     ALPN: ClassVar[bytes] = ALPN
 
-    def __init__(self, endpoint: Endpoint, *, config: TopicConfig | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, admit: Admit | None = None, *, config: TopicConfig | None = None) -> None:
         self._endpoint = endpoint
         rng = Random(SystemRandom().getrandbits(128))  # noqa: S311 - chance among peers, not a secret
         self._driver = Driver(endpoint, config or TopicConfig(), rng)
+        if admit is not None:
+            self.guard(admit)
 
     async def subscribe(
         self,
@@ -78,6 +83,17 @@ class Gossip:
         handle = Topic(self, self._driver, self._driver.subscribe(id, subscription), subscription)
         self._driver.join(handle._joined, peers)
         return handle
+
+    def guard(self, admit: Admit) -> None:
+        """From now on ask ``admit`` as well about peers that are not in a topic yet: all have to agree.
+
+        A refused peer does not learn that the topic is known here. It is asked about again when it tries again.
+        """
+        self._driver.guard(admit)
+
+    def reconsider(self, topic: bytes | str) -> None:
+        """Ask about the peers that are in ``topic`` again: who may not be there any more is put out. Never waits."""
+        self._driver.reconsider(topic_id(topic))
 
     async def handle(self, connection: Connection) -> None:
         """Serve a connection that a peer made; for the router. Returns when it is over."""

@@ -8,6 +8,7 @@ closes connections that no topic needs, and keeps our own addresses up to date.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from random import Random
 
 from ..transport import Connection, Endpoint, EndpointId, frame
 from ..transport.errors import DecodeError
+from .admission import Admission
 from .codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
 from .config import TopicConfig
 from .link import CLOSE_BUSY
@@ -25,7 +27,7 @@ from .peers import Peer
 from .subscription import Event, NeighborDown, NeighborUp, Received, Subscription
 from .topic_core import TopicCore
 
-__all__ = ["ALPN", "Driver", "JoinedTopic"]
+__all__ = ["ALPN", "Admit", "Driver", "JoinedTopic"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,11 @@ LINGER = 5.0  # seconds that a connection stays open after the last topic that n
 SWEEP = 1.0  # seconds between two sweeps
 ADDRESS_SWEEPS = 10  # sweeps between two looks at our own addresses
 DIAL_TIMEOUT = 10.0
+ADMIT_TIMEOUT = 10.0  # seconds for the program to say whether a peer may come in
+MAX_ASKED = 1024  # questions to the program at once; about further peers it is not asked, they are refused
+
+Admit = Callable[[EndpointId, bytes], bool | Awaitable[bool]]
+"""Whether a peer may be in a topic. One that raises, or takes `ADMIT_TIMEOUT`, refuses that peer for now."""
 
 
 class JoinedTopic:
@@ -46,6 +53,8 @@ class JoinedTopic:
         self.subscriptions: list[Subscription[Event]] = []
         self.has_neighbors = asyncio.Event()
         self.wake: asyncio.TimerHandle | None = None
+        self.admission = Admission()
+        self.asked: dict[bytes, asyncio.Task[bool]] = {}
 
     def emit(self, event: Event) -> None:
         for subscription in self.subscriptions:
@@ -64,6 +73,8 @@ class Driver:
         self._sweeper: asyncio.Task[None] | None = None
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self._dropped = 0
+        self._guards: list[Admit] = []
+        self._asked = 0
         self.closed = False
 
     # Topics
@@ -118,6 +129,8 @@ class Driver:
         self._drain(topic)
         if topic.wake is not None:
             topic.wake.cancel()
+        for task in topic.asked.values():
+            task.cancel()
         self._topics.pop(topic.id, None)
 
     # Peers
@@ -143,6 +156,13 @@ class Driver:
         joined.core.receive(bytes(peer.id), message, now)
         self._drain(joined)
 
+    def admits(self, peer: Peer, topic: bytes) -> bool | Awaitable[bool]:
+        joined = self._topics.get(topic)
+        if joined is None or not self._guards:
+            return True
+        verdict = joined.admission.verdict(bytes(peer.id), _now())
+        return self._answer(joined, bytes(peer.id)) if verdict is None else verdict
+
     def on_lost(self, peer: Peer, *, alive: bool) -> None:
         now = _now()
         for topic in list(self._topics.values()):
@@ -165,7 +185,7 @@ class Driver:
         for output in topic.core.poll():
             match output:
                 case Send(peer, message):
-                    self._send(topic.id, peer, message)
+                    self._pass(topic, peer, message)
                 case Deliver(peer, content, round):
                     topic.emit(Received(content, EndpointId(peer), round))
                 case Up(peer):
@@ -191,6 +211,16 @@ class Driver:
         topic.core.handle_timer(_now())
         self._drain(topic)
 
+    def _pass(self, topic: JoinedTopic, peer: bytes, message: Message) -> None:
+        """Send to who is admitted; ask the program about who is neither admitted nor refused."""
+        verdict = topic.admission.verdict(peer, _now()) if self._guards else True
+        if verdict:
+            self._send(topic.id, peer, message)
+        elif verdict is None and not isinstance(message, Disconnect):
+            topic.admission.hold(peer, message)
+            if self._ask(topic, peer) is None:
+                topic.admission.settle(peer, False, _now())
+
     def _send(self, topic: bytes, id: bytes, message: Message) -> None:
         known = self._peers.get(id)
         if isinstance(message, Disconnect) and (known is None or not known.connected):
@@ -209,6 +239,72 @@ class Driver:
     def _learn(self, peer: bytes, data: bytes) -> None:
         with suppress(DecodeError):
             self._endpoint.lookup.add(decode_addresses(peer, data))
+
+    # Who is let in
+
+    def guard(self, admit: Admit) -> None:
+        """From now on ask ``admit``, too: all have to agree."""
+        self._guards.append(admit)
+
+    def reconsider(self, id: bytes) -> None:
+        """Ask about the peers of topic ``id`` again; who is refused now is put out."""
+        topic = self._topics.get(id)
+        if topic is not None and self._guards:
+            topic.admission.forget_but(topic.core.wants)
+            for peer in topic.admission.admitted:
+                self._ask(topic, peer)
+
+    async def _answer(self, topic: JoinedTopic, peer: bytes) -> bool:
+        task = self._ask(topic, peer)
+        try:
+            return task is not None and await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task is not None and task.cancelled():
+                return False  # the topic was left meanwhile
+            raise
+
+    def _ask(self, topic: JoinedTopic, peer: bytes) -> asyncio.Task[bool] | None:
+        """One question about a peer at a time. None: too many are asked about already."""
+        task = topic.asked.get(peer)
+        if task is None and self._asked < MAX_ASKED and not self.closed:
+            self._asked += 1
+            task = asyncio.create_task(self._settle(topic, peer), name=f"gossip admission {peer[:5].hex()}")
+            topic.asked[peer] = task
+            task.add_done_callback(lambda _: self._asked_about(topic, peer))
+        return task
+
+    def _asked_about(self, topic: JoinedTopic, peer: bytes) -> None:
+        self._asked -= 1
+        topic.asked.pop(peer, None)
+
+    async def _settle(self, topic: JoinedTopic, peer: bytes) -> bool:
+        admitted = await self._judge(EndpointId(peer), topic.id)
+        if self._topics.get(topic.id) is not topic:
+            return False
+        if not admitted and peer in topic.core.neighbors:
+            self._send(topic.id, peer, Disconnect(alive=False))
+        held = topic.admission.settle(peer, admitted, _now())
+        for message in held:
+            self._send(topic.id, peer, message)
+        if not admitted:
+            topic.core.peer_disconnected(peer, _now(), alive=False)
+            self._drain(topic)
+        return admitted
+
+    async def _judge(self, peer: EndpointId, topic: bytes) -> bool:
+        try:
+            async with asyncio.timeout(ADMIT_TIMEOUT):
+                for admit in self._guards:
+                    answer = admit(peer, topic)
+                    if not (await answer if inspect.isawaitable(answer) else answer):
+                        return False
+        except TimeoutError:
+            logger.warning("whether %s may be in topic %s was not said in time: no", peer.short(), topic[:5].hex())
+            return False
+        except Exception:
+            logger.exception("whether %s may be in topic %s: no", peer.short(), topic[:5].hex())
+            return False
+        return True
 
     # The sweep
 
@@ -245,11 +341,14 @@ class Driver:
         if self.closed:
             return
         self.closed = True
+        asked: list[asyncio.Task[bool]] = []
         for topic in list(self._topics.values()):
             for subscription in topic.subscriptions:
                 subscription.close()
             topic.subscriptions.clear()
+            asked += topic.asked.values()
             self._leave(topic)
+        await asyncio.gather(*asked, return_exceptions=True)
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)

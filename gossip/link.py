@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from ..transport import Connection, RecvStream, SendStream, frame, read_frame
@@ -39,12 +39,22 @@ CLOSE_FAULT = 4
 
 
 class Link:
-    """``on_message(topic, message)`` is called for whatever arrives, in order within a topic."""
+    """``on_message(topic, message)`` is called for what arrives, in order within a topic, where ``admits(topic)``.
 
-    def __init__(self, connection: Connection, on_message: Callable[[bytes, Message], None]) -> None:
+    What is not admitted is read and dropped. Stopping its stream would end all topics of an iroh peer, which takes the
+    failed write for the end of the connection.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        on_message: Callable[[bytes, Message], None],
+        admits: Callable[[bytes], bool | Awaitable[bool]],
+    ) -> None:
         self.connection = connection
         self.opened_at = asyncio.get_running_loop().time()
         self._on_message = on_message
+        self._admits = admits
         self._streams: dict[bytes, SendStream] = {}
         self._writing = asyncio.Lock()  # a stream must not be finished under a write that waits
         self._reading = 0
@@ -129,7 +139,9 @@ class Link:
             count = cost = 0
             while (payload := await read_frame(stream, MAX_MESSAGE)) is not None:
                 message = decode(payload)
-                self._on_message(topic, message)
+                admitted = self._admits(topic)
+                if admitted if isinstance(admitted, bool) else await admitted:
+                    self._on_message(topic, message)
                 count += 1
                 cost += 1 if isinstance(message, Payload | IHave | Graft | Prune) else MEMBERSHIP_COST
                 if count % YIELD_EVERY == 0:

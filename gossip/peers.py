@@ -61,6 +61,9 @@ class PeerHost(Protocol):
 
     def on_message(self, peer: Peer, topic: bytes, message: Message) -> None: ...
 
+    def admits(self, peer: Peer, topic: bytes) -> bool | Awaitable[bool]:
+        """Whether what the peer sends for the topic may come in."""
+
     def on_lost(self, peer: Peer, *, alive: bool) -> None:
         """No connection is left, or none could be made; ``alive``: the last one ended in good order."""
 
@@ -108,7 +111,7 @@ class Peer:
         """Use ``connection`` from now on: it is the newest."""
         if isinstance(self.state, Dialing) and self.state.task is not asyncio.current_task() and self._waiting():
             self.state.task.cancel()
-        link = Link(connection, self._on_message)
+        link = Link(connection, self._on_message, lambda topic: self._host.admits(self, topic))
         self._links.append(link)
         self.state = Connected()
         self.active_at = _now()

@@ -22,6 +22,9 @@ class Host:
     def on_message(self, peer: Peer, topic: bytes, message: Message) -> None:
         raise AssertionError("nobody is there")
 
+    def admits(self, peer: Peer, topic: bytes) -> bool:
+        raise AssertionError("nobody is there")
+
     def on_lost(self, peer: Peer, *, alive: bool) -> None:
         assert isinstance(peer.state, Idle) and not peer.queue, "a failed dial leaves nothing behind"
         self.lost.append(alive)
