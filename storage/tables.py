@@ -45,7 +45,8 @@ metadata = MetaData()
 # `summaries` hold its sums; not yet where an older version wrote it. policy: which contents are fetched,
 # null for all. prefix: of a partial replica, the keys that it holds. history_us: for how long superseded entries are
 # kept. restricted: answered only to who may read. cipher_key: with which contents and keys are encrypted. share: the
-# record that lets this node read a restricted document.
+# record that lets this node read a restricted document. contents_from: the arrival number behind which the entries'
+# contents have still to be looked at, -1 where first those go that the policy does not want, null when it is done.
 namespaces = Table(
     "namespaces",
     metadata,
@@ -60,6 +61,7 @@ namespaces = Table(
     Column("restricted", Boolean, nullable=False, server_default=false()),
     Column("cipher_key", LargeBinary(32)),
     Column("share", LargeBinary),
+    Column("contents_from", BigInteger, server_default=text("0")),
 )
 
 # clock_us: the latest time that this node wrote with in the author's name, in any document.
@@ -116,13 +118,15 @@ summaries = Table(
     sqlite_with_rowid=False,
 )
 
-# What became of the contents that a document's entries name. state: 0 wanted, 1 failed and tried again at due_us,
-# 2 had. peer: from whom it came, or who failed last.
+# What became of the contents that a document's entries name. state: 0 wanted (it failed where attempts are counted), to
+# be tried at due_us; 1 had, and forgotten at due_us. key: of an entry that names it, null where that is superseded.
+# peer: from whom it came, or who failed last.
 contents = Table(
     "contents",
     metadata,
     Column("namespace", LargeBinary(32), primary_key=True),
     Column("hash", LargeBinary(32), primary_key=True),
+    Column("key", LargeBinary),
     Column("size", BigInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),

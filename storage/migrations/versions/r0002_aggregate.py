@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("restricted", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("cipher_key", sa.LargeBinary(32)),
         sa.Column("share", sa.LargeBinary),
+        sa.Column("contents_from", sa.BigInteger, server_default=sa.text("0")),
     ):
         op.add_column("namespaces", column)
     op.add_column("authors", sa.Column("clock_us", sa.BigInteger, nullable=False, server_default=sa.text("0")))
@@ -50,6 +51,7 @@ def upgrade() -> None:
         "contents",
         sa.Column("namespace", sa.LargeBinary(32), primary_key=True),
         sa.Column("hash", sa.LargeBinary(32), primary_key=True),
+        sa.Column("key", sa.LargeBinary),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("state", sa.SmallInteger, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
