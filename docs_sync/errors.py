@@ -1,8 +1,9 @@
 """Errors of documents, by blame (see ``tidings.errors``).
 
-UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  BadQuery  ClockBehind  DocumentClosed
-              NotAValue  EncryptedDocument  BadShare  UnknownShare  TooManyShares
+UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  BadPolicy  BadQuery  BatchEnded  BatchFull
+              ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare  TooManyShares
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
+              OutsidePart  Unwelcome
               SyncRefused  SyncViolation  Undecipherable
 NetworkError  SyncTimeout  ContentMissing
 """
@@ -14,10 +15,13 @@ from ..errors import NetworkError, PeerError, UsageError
 __all__ = [
     "BadEmptyEntry",
     "BadKey",
+    "BadPolicy",
     "BadQuery",
     "BadShare",
     "BadSignature",
     "BadSize",
+    "BatchEnded",
+    "BatchFull",
     "ClockBehind",
     "ContentMissing",
     "DocumentClosed",
@@ -26,6 +30,7 @@ __all__ = [
     "InvalidEntry",
     "KeyTooLarge",
     "NotAValue",
+    "OutsidePart",
     "OutsideRange",
     "ReadOnly",
     "SyncRefused",
@@ -37,6 +42,7 @@ __all__ = [
     "UnknownAuthor",
     "UnknownDocument",
     "UnknownShare",
+    "Unwelcome",
     "WrongNamespace",
 ]
 
@@ -61,8 +67,20 @@ class BadKey(UsageError):
     """A key is text or bytes of at most `tidings.docs_sync.validity.MAX_KEY_SIZE` bytes."""
 
 
+class BadPolicy(UsageError):
+    """Not a download policy: filters are ``prefix:utf8:photos/``, ``exact:hex:00ff``, and so on, and not too many."""
+
+
 class BadQuery(UsageError):
     """No entries can be asked for like this: a limit is not negative, a cursor comes from the same document."""
+
+
+class BatchEnded(UsageError):
+    """The batch's block was left already: begin another one."""
+
+
+class BatchFull(UsageError):
+    """A batch holds `tidings.docs_sync.batch.MAX_BATCH` writes at most: leave its block and begin another one."""
 
 
 class ClockBehind(UsageError):
@@ -127,6 +145,14 @@ class OutsideRange(InvalidEntry):
 
 class Undecipherable(PeerError):
     """A key or a content that no holder of the document's key wrote, or that was changed since."""
+
+
+class OutsidePart(InvalidEntry):
+    """The entry is not below the prefix that is synced, nor an ancestor of it."""
+
+
+class Unwelcome(InvalidEntry):
+    """The access hook of this node takes no entries from the peer."""
 
 
 class SyncRefused(PeerError):

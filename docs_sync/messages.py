@@ -1,6 +1,7 @@
 """Messages of documents and their bytes (``reference/iroh-protocols.md`` 2.5 to 2.7, Appendix A).
 
-On a sync stream: `Init`, `Sync`, `Abort`, each a frame, and between tidings peers `Check`. In gossip: `Put`, `ContentReady`, `SyncReport`.
+On a sync stream: `Init`, `Sync`, `Abort`, each a frame, and between tidings peers `Check`. In gossip: `Put`,
+`ContentReady`, `SyncReport`.
 Encoders give the payload without the frame's length. Decoders raise DecodeError for anything that is not one message
 and nothing else, and check every count against a limit before they make room for it.
 """

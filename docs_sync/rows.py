@@ -15,7 +15,7 @@ from ..storage import tables
 from ..storage.prepared import Prepared
 from .aggregate import read_tree
 from .entry import EMPTY_HASH, EntryId, Record, SignedEntry
-from .ranges import Bound, IdRange
+from .ranges import Bound, IdRange, Segment
 from .reconcile import ContentStatus, Summary, Value
 from .summary_tree import END, START, Sum, Tree
 
@@ -38,14 +38,16 @@ COLUMNS = (
 )
 
 _place = sa.tuple_(_e.author, _e.key)
+_in_segment = (
+    _e.namespace == sa.bindparam("namespace"),
+    _place >= sa.tuple_(sa.bindparam("low_author"), sa.bindparam("low_key")),
+    _place < sa.tuple_(sa.bindparam("high_author"), sa.bindparam("high_key")),
+)
+_FINGERPRINTS = Prepared(sa.select(_e.fingerprint).where(*_in_segment))
 _WALK = Prepared(
     sa.select(*COLUMNS, _b.state)
     .select_from(tables.entries.outerjoin(tables.blobs, _b.hash == _e.hash))
-    .where(
-        _e.namespace == sa.bindparam("namespace"),
-        _place >= sa.tuple_(sa.bindparam("low_author"), sa.bindparam("low_key")),
-        _place < sa.tuple_(sa.bindparam("high_author"), sa.bindparam("high_key")),
-    )
+    .where(*_in_segment)
     .order_by(_e.author, _e.key)
     .limit(sa.bindparam("most"))
 )
@@ -110,15 +112,19 @@ class EntryRows:
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         for segment in range.segments(self._namespace):
-            (low_author, low_key), (high_author, high_key) = segment.low or START, segment.high or END
-            where: dict[str, object] = {"namespace": self._namespace, "most": FIRST_PAGE}
-            where |= {"low_author": low_author, "low_key": low_key, "high_author": high_author, "high_key": high_key}
+            where: dict[str, object] = {"namespace": self._namespace, "most": FIRST_PAGE} | _bounds(segment)
             while rows := _WALK.all(self._connection, where):
                 for row in rows:
                     yield Value(from_row(row), _status(row[8], row[4]))
                 if len(rows) < where["most"]:
                     break
                 where |= {"low_author": rows[-1][1], "low_key": rows[-1][2] + b"\0", "most": PAGE}
+
+    def fingerprints(self, range: IdRange) -> Iterator[bytes]:
+        """Of each entry in the range, in no order."""
+        for segment in range.segments(self._namespace):
+            for row in _FINGERPRINTS.all(self._connection, {"namespace": self._namespace} | _bounds(segment)):
+                yield row[0]
 
     def _spans(self, range: IdRange) -> list[tuple[Sum, Sum]]:
         """For each segment the sums before it and before its end."""
@@ -133,6 +139,11 @@ class EntryRows:
 
     def _id(self, bound: Bound) -> bytes:
         return self._namespace + bound[0] + bound[1]
+
+
+def _bounds(segment: Segment) -> dict[str, object]:
+    (low_author, low_key), (high_author, high_key) = segment.low or START, segment.high or END
+    return {"low_author": low_author, "low_key": low_key, "high_author": high_author, "high_key": high_key}
 
 
 def _status(state: int | None, hash: bytes) -> ContentStatus:

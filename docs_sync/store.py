@@ -26,15 +26,17 @@ from .capability import Capability
 from .changes import Changes, announce
 from .entry import Record, SignedEntry, sign_entry
 from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
+from .keyed import CheckTooLarge, KeyedSource
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .messages import Abort, SyncMessage, decode_sync, encode_sync
 from .put import Put
 from .put_rows import put_entries
 from .query import Query, Walk, count_entries, newest_of_key
 from .ranges import IdRange
-from .reconcile import EMPTY_ID, Limits, Message, Summary, Value
+from .reconcile import EMPTY_ID, Limits, Message, Summary, Value, limits_for
 from .rows import COLUMNS, EntryRows, from_row, missing
 from .validity import MAX_KEY_SIZE, check_entry, judge_all
+from .views import View
 
 __all__ = ["DocsStore", "Inserted", "Processed"]
 
@@ -47,6 +49,7 @@ SHORT_MESSAGE = 16_384  # bytes that are decoded on the event loop: under a mill
 
 _WRITE, _READ = 1, 2  # namespaces.kind
 WHOLE = IdRange(EMPTY_ID, EMPTY_ID)
+WHOLE_DOCUMENT = View()
 OF_DOCUMENTS = [table for table in tables.metadata.sorted_tables if "namespace" in table.c]
 _n, _a, _e, _h, _p, _b = (
     table.c
@@ -263,6 +266,15 @@ class DocsStore:
 
         return await self._change(namespace, job, durable=True) if entries else []
 
+    async def keep(self, contents: Sequence[Write]) -> None:
+        """Contents of entries that are to come."""
+
+        def job(connection: sa.Connection) -> None:
+            for content in contents:
+                content(connection)
+
+        await self._database.write(job)
+
     async def _sign_ahead(
         self, secret: NamespaceSecret, author: Author, entries: Sequence[NewEntry]
     ) -> list[SignedEntry]:
@@ -398,6 +410,9 @@ class DocsStore:
         if self._limits is not None:
             return self._limits
         return limits_for(round_trip, (await self.summary(namespace)).size)
+
+    async def initial_message(self, namespace: NamespaceId, view: View = WHOLE_DOCUMENT) -> Message:
+        return await self.look(namespace, view, reconcile.initial_message)
 
     async def look(self, namespace: NamespaceId, view: View, read: Callable[[KeyedSource], T]) -> T:
         """What ``read`` makes of the document, or of its part, in one snapshot."""

@@ -1,0 +1,90 @@
+"""The second check of a sync between tidings peers, without I/O.
+
+Fingerprints of ranges are XORs, and whoever writes entries can choose 257 of them so that some cancel out
+(``reference/iroh-protocols.md`` 6.2): two peers then differ and say "equal" for ever. So once the first pass agrees, a
+*window* of consecutive ids is compared by fingerprints that depend on a key of this session: XOR of BLAKE3(key,
+fingerprint of the entry). Nobody knew that key when the entries were written, so what they cancel in is chance:
+2^-256. The reconciliation is the same one, over `KeyedRange`; what differs is found, sent and put.
+
+A window has at most `WINDOW` entries and costs one pass over them. It begins at a cursor that each pair of peers moves
+on, so that a small document is checked whole by every sync and one of n entries by n / WINDOW of them. Windows lie
+between ids, not entries: together they leave no gap that only the other side has entries in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from blake3 import blake3
+
+from .entry import EMPTY_HASH
+from .ranges import IdRange
+from .reconcile import RangeStore, Summary, Value
+
+__all__ = ["WINDOW", "CheckTooLarge", "KeyedRange", "KeyedSource", "derive_key", "first_of", "window_of"]
+
+WINDOW = 4096  # entries, about 10 ms to check
+MAX_HASHED = 4 * WINDOW  # entries hashed for one message: the window, its parts, and some that came meanwhile
+CONTEXT = "tidings/docs/1 second check"
+
+
+class KeyedSource(RangeStore, Protocol):
+    """A range store that knows the fingerprints of single entries."""
+
+    def fingerprints(self, range: IdRange) -> Iterator[bytes]: ...
+
+
+class CheckTooLarge(Exception):
+    """A message asks for keyed fingerprints of more entries than an honest one would."""
+
+
+def derive_key(namespace: bytes, dialler_nonce: bytes, acceptor_nonce: bytes) -> bytes:
+    """32 bytes that neither side could choose alone."""
+    return blake3(namespace + dialler_nonce + acceptor_nonce, derive_key_context=CONTEXT).digest()
+
+
+def window_of(store: RangeStore, start: bytes) -> IdRange:
+    """From ``start`` on, wrapping, as far as `WINDOW` entries; the whole document where it has no more than that."""
+    return first_of(store, IdRange(start, start))
+
+
+def first_of(store: RangeStore, range: IdRange) -> IdRange:
+    """The range, or its beginning where it holds more than `WINDOW` entries."""
+    if store.summary(range).size <= WINDOW:
+        return range
+    (end,) = store.ids_at(range, [WINDOW])
+    return IdRange(range.x, end)
+
+
+class KeyedRange:
+    """A `RangeStore` whose fingerprints are keyed. Good for one message: it hashes `MAX_HASHED` entries, no more."""
+
+    def __init__(self, store: KeyedSource, key: bytes) -> None:
+        self._store = store
+        self._key = key
+        self._hashed = 0
+
+    @property
+    def namespace(self) -> bytes:
+        return self._store.namespace
+
+    def first_id(self) -> bytes | None:
+        return self._store.first_id()
+
+    def summary(self, range: IdRange) -> Summary:
+        """Raises CheckTooLarge."""
+        size = self._store.summary(range).size
+        self._hashed += size
+        if self._hashed > MAX_HASHED:
+            raise CheckTooLarge
+        total = int.from_bytes(EMPTY_HASH, "big")
+        for fingerprint in self._store.fingerprints(range):
+            total ^= int.from_bytes(blake3(fingerprint, key=self._key).digest(), "big")
+        return Summary(size, total.to_bytes(32, "big"))
+
+    def ids_at(self, range: IdRange, positions: Sequence[int], slack: int = 0) -> list[bytes]:
+        return self._store.ids_at(range, positions, slack)
+
+    def walk(self, range: IdRange) -> Iterator[Value]:
+        return self._store.walk(range)
