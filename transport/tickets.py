@@ -16,7 +16,7 @@ from .text import decode_base32, encode_base32
 
 __all__ = ["EndpointTicket", "decode_ticket", "encode_ticket"]
 
-KINDS = ("endpoint", "doc", "blob")
+KINDS = ("endpoint", "doc", "tdoc", "blob")
 MAX_TICKET = 16_384  # characters; a ticket with a dozen addresses has some hundreds
 
 
