@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgpack  # type: ignore[import-untyped]
 
 from ..blobs import Hash
+from .encryption import DocumentCipher
 from .entry import SignedEntry
 from .errors import NotAValue
 from .keys import AuthorId, NamespaceId
@@ -22,17 +23,29 @@ class ContentReader(Protocol):
 
 
 class Entry:
-    """One author's value at one key. Equal where the signed entry is."""
+    """One author's value at one key. Equal where the signed entry is.
 
-    __slots__ = ("_reader", "signed")
+    With the ``cipher`` of an encrypted document ``key``, ``size`` and ``content`` are the plain ones; ``signed`` and
+    ``hash`` are what is stored and sent.
+    """
 
-    def __init__(self, signed: SignedEntry, reader: ContentReader) -> None:
+    __slots__ = ("_cipher", "_plain_key", "_reader", "signed")
+
+    def __init__(self, signed: SignedEntry, reader: ContentReader, cipher: DocumentCipher | None = None) -> None:
         self.signed = signed
         self._reader = reader
+        self._cipher = cipher
+        self._plain_key = signed.id.key if cipher is None else cipher.decrypt_key(signed.id.key)
 
     @property
     def key(self) -> bytes:
-        return self.signed.id.key
+        """As it is stored where the entry is not readable."""
+        return self.signed.id.key if self._plain_key is None else self._plain_key
+
+    @property
+    def is_readable(self) -> bool:
+        """False where the document is encrypted and no holder of its key wrote this. Queries leave such entries out."""
+        return self._plain_key is not None
 
     @property
     def author(self) -> AuthorId:
@@ -45,7 +58,8 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes of the content, by its author's word."""
-        return self.signed.record.size
+        size = self.signed.record.size
+        return size if self._cipher is None or self.is_tombstone else self._cipher.plain_size(size)
 
     @property
     def timestamp(self) -> int:
@@ -64,18 +78,24 @@ class Entry:
         return same and theirs.record.order <= mine.record.order
 
     async def content(self, timeout: float = CONTENT_TIMEOUT) -> bytes:
-        """The bytes, fetched from whoever has them; ContentMissing after ``timeout`` seconds. b"" for a tombstone."""
+        """The bytes, fetched from whoever has them; ContentMissing after ``timeout`` seconds. b"" for a tombstone.
+
+        Raises Undecipherable where the document is encrypted and no holder of its key wrote the content for this key.
+        """
         if self.is_tombstone:
             return b""
-        return await self._reader.content(NamespaceId(self.signed.id.namespace), self.hash, self.size, timeout)
+        namespace, size = NamespaceId(self.signed.id.namespace), self.signed.record.size
+        content = await self._reader.content(namespace, self.hash, size, timeout)
+        return content if self._cipher is None else await self._cipher.decrypt(self.signed.id.key, content)
 
     async def arrival(self, timeout: float = CONTENT_TIMEOUT) -> None:
         """Wait until the content is here, of whatever size: nothing of it is held in memory. Raises as `content`."""
         if not self.is_tombstone:
-            await self._reader.arrival(NamespaceId(self.signed.id.namespace), self.hash, self.size, timeout)
+            namespace, size = NamespaceId(self.signed.id.namespace), self.signed.record.size
+            await self._reader.arrival(namespace, self.hash, size, timeout)
 
     async def value(self, timeout: float = CONTENT_TIMEOUT) -> Any:
-        """What `Doc.set_value` stored. Raises NotAValue, ContentMissing."""
+        """What `Doc.set_value` stored. Raises NotAValue, and as `content`."""
         content = await self.content(timeout)
         try:
             return msgpack.unpackb(content)
