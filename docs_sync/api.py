@@ -21,6 +21,7 @@ from ..errors import NetworkError, PeerError
 from ..gossip import Gossip
 from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointId
+from .batch import Batch, checked_hash
 from .capability import Capability
 from .doc_entry import Entry, pack_value
 from .download import Downloads
@@ -33,7 +34,7 @@ from .live import LiveDocument
 from .messages import AbortReason, Init
 from .query import Query
 from .sessions import MAX_DIALS, SessionContext
-from .store import DocsStore, Inserted
+from .store import DocsStore, NewEntry
 from .sync import ALPN, FrameReader, refuse
 from .tickets import DocTicket
 from .watch import WatchEvent, watch
@@ -249,14 +250,8 @@ class Doc:
 
         Raises EmptyValue, BadKey, ReadOnly, UnknownAuthor, ClockBehind.
         """
-        raw = _key(key)
-        if not value:
-            raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
-        self._docs._check_open()
-        self._capability.check_writable()
-        blob, content = await self._docs._blobs.stage_bytes(value)
-        written = await self._write(raw, bytes(blob.hash), blob.size, author, content)
-        return Entry(written.entry, self._docs._downloads)
+        raw = self._raw_key(key)
+        return (await self._write((await self._stage(value))._replace(key=raw), author))[0]
 
     async def set_value(self, key: str | bytes, value: object, *, author: AuthorId | None = None) -> Entry:
         """Store a Python value as msgpack: None, bool, int, float, str, bytes, list, dict.
@@ -269,22 +264,26 @@ class Doc:
         self, key: str | bytes, hash: Hash | bytes, size: int, *, author: AuthorId | None = None
     ) -> Entry:
         """Point ``key`` at a content by its hash and its size in bytes; it need not be here. Raises as `set`."""
-        raw = bytes(Hash(bytes(hash)))
-        if size <= 0 or raw == EMPTY_HASH:
-            raise EmptyValue("an empty value is how a deletion is written: use delete")
-        return Entry((await self._write(_key(key), raw, size, author)).entry, self._docs._downloads)
+        return (await self._write(NewEntry(self._raw_key(key), checked_hash(hash, size), size), author))[0]
 
     async def delete(self, prefix: str | bytes, *, author: AuthorId | None = None) -> int:
         """Delete the author's entries whose keys start with ``prefix``, here and everywhere; how many there were.
 
         A tombstone stays, so that older copies cannot come back. Other authors' entries stay, too: only they can go.
         """
-        return (await self._write(_key(prefix), EMPTY_HASH, 0, author)).removed
+        return (await self._write(NewEntry(self._raw_key(prefix), EMPTY_HASH, 0), author))[1]
+
+    def batch(self, *, author: AuthorId | None = None) -> Batch:
+        """Many writes in one transaction and one burst of gossip: ``async with doc.batch() as batch: ...``.
+
+        Leaving the block raises ReadOnly, UnknownAuthor, ClockBehind; nothing is written then.
+        """
+        return Batch(_BatchTarget(self, author))
 
     async def get(self, key: str | bytes, *, author: AuthorId | None = None) -> Entry | None:
         """The newest entry at ``key``, of any author or of ``author``; None where there is none or it was deleted."""
-        found = await self._docs._store.get(self.id, _key(key), None if author is None else bytes(author))
-        return None if found is None else Entry(found, self._docs._downloads)
+        found = await self._docs._store.get(self.id, self._raw_key(key), None if author is None else bytes(author))
+        return None if found is None else self._entry(found)
 
     def entries(
         self,
@@ -343,16 +342,32 @@ class Doc:
                 del self._docs._open[self.id]
             await self._stop()
 
-    async def _write(
-        self, key: bytes, hash: bytes, size: int, author: AuthorId | None, content: Write | None = None
-    ) -> Inserted:
+    def _raw_key(self, key: str | bytes) -> bytes:
+        return _key(key)
+
+    async def _stage(self, value: bytes) -> NewEntry:
+        """An entry of ``value`` at no key yet, whose content is stored with it."""
+        if not value:
+            raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
+        self._docs._check_open()
+        self._capability.check_writable()
+        blob, content = await self._docs._blobs.stage_bytes(value)
+        return NewEntry(b"", bytes(blob.hash), blob.size, content)
+
+    async def _write(self, entry: NewEntry, author: AuthorId | None) -> tuple[Entry, int]:
+        entries, removed = await self._write_all([entry], author)
+        return entries[0], removed
+
+    async def _write_all(self, entries: Sequence[NewEntry], author: AuthorId | None) -> tuple[list[Entry], int]:
+        """What was written, and how many entries with content it replaced."""
         self._docs._check_open()
         writer = await self._docs._author(author)
-        written = await self._docs._store.write(self._capability, writer, key, hash, size, content)
+        written = await self._docs._store.write_batch(self._capability, writer, entries)
         doc = self._docs._open.get(self.id)  # this handle may be one of `list`
         if doc is not None and doc._live is not None:
-            doc._live.inserted(written.entry)
-        return written
+            for each in written:
+                doc._live.inserted(each.entry)
+        return [self._entry(each.entry) for each in written], sum(each.removed for each in written)
 
     def _entry(self, signed: SignedEntry) -> Entry:
         return Entry(signed, self._docs._downloads)
@@ -365,6 +380,26 @@ class Doc:
 
     def __repr__(self) -> str:
         return f"Doc({self.id.short()})"
+
+
+class _BatchTarget:
+    """A document for a `Batch`."""
+
+    def __init__(self, doc: Doc, author: AuthorId | None) -> None:
+        self._doc = doc
+        self._author = author
+
+    def raw_key(self, key: str | bytes) -> bytes:
+        return self._doc._raw_key(key)
+
+    async def stage(self, value: bytes) -> NewEntry:
+        return await self._doc._stage(value)
+
+    async def keep(self, contents: Sequence[Write]) -> None:
+        await self._doc._docs._store.keep(contents)
+
+    async def write_all(self, entries: Sequence[NewEntry]) -> tuple[list[Entry], int]:
+        return await self._doc._write_all(entries, self._author)
 
 
 def _id(id: NamespaceId | str) -> NamespaceId:
