@@ -138,7 +138,7 @@ contents = Table(
     sqlite_with_rowid=False,
 )
 
-# Superseded entries of documents that keep them for a time.
+# Superseded entries of documents that keep them for a time. One author's clocks may write two at one time.
 history = Table(
     "history",
     metadata,
@@ -146,7 +146,7 @@ history = Table(
     Column("key", LargeBinary, primary_key=True),
     Column("timestamp", BigInteger, primary_key=True),
     Column("author", LargeBinary(32), primary_key=True),
-    Column("hash", LargeBinary(32), nullable=False),
+    Column("hash", LargeBinary(32), primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("author_sig", LargeBinary(64), nullable=False),
     Column("namespace_sig", LargeBinary(64), nullable=False),

@@ -67,7 +67,7 @@ def upgrade() -> None:
         sa.Column("key", sa.LargeBinary, primary_key=True),
         sa.Column("timestamp", sa.BigInteger, primary_key=True),
         sa.Column("author", sa.LargeBinary(32), primary_key=True),
-        sa.Column("hash", sa.LargeBinary(32), nullable=False),
+        sa.Column("hash", sa.LargeBinary(32), primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("author_sig", sa.LargeBinary(64), nullable=False),
         sa.Column("namespace_sig", sa.LargeBinary(64), nullable=False),
