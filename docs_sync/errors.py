@@ -4,7 +4,7 @@ UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  BadP
               ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare  TooManyShares
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               OutsidePart  Unwelcome
-              SyncRefused  SyncViolation  Undecipherable
+              SyncRefused  SyncViolation  NotAllowed  Undecipherable
 NetworkError  SyncTimeout  ContentMissing
 """
 
@@ -30,6 +30,7 @@ __all__ = [
     "InvalidEntry",
     "KeyTooLarge",
     "NotAValue",
+    "NotAllowed",
     "OutsidePart",
     "OutsideRange",
     "ReadOnly",
@@ -42,6 +43,7 @@ __all__ = [
     "UnknownAuthor",
     "UnknownDocument",
     "UnknownShare",
+    "UnsafePath",
     "Unwelcome",
     "WrongNamespace",
 ]
@@ -153,6 +155,14 @@ class OutsidePart(InvalidEntry):
 
 class Unwelcome(InvalidEntry):
     """The access hook of this node takes no entries from the peer."""
+
+
+class NotAllowed(PeerError):
+    """The peer may not read the document: the access hook says so, or it has shown no share that is valid now."""
+
+
+class UnsafePath(PeerError):
+    """A name that this machine does not write to its disk, or that others would not write to theirs: rename it."""
 
 
 class SyncRefused(PeerError):

@@ -24,6 +24,7 @@ from ..transport.postcard import Reader, Writer
 from . import aggregate, reconcile
 from .capability import Capability
 from .changes import Changes, announce
+from .content_store import note_wanted
 from .entry import Record, SignedEntry, sign_entry
 from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
 from .keyed import CheckTooLarge, KeyedSource
@@ -34,7 +35,7 @@ from .put_rows import put_entries
 from .query import Query, Walk, count_entries, newest_of_key
 from .ranges import IdRange
 from .reconcile import EMPTY_ID, Limits, Message, Summary, Value, limits_for
-from .rows import COLUMNS, EntryRows, from_row, missing
+from .rows import COLUMNS, EntryRows, from_row
 from .validity import MAX_KEY_SIZE, check_entry, judge_all
 from .views import View
 
@@ -146,6 +147,7 @@ class DocsStore:
         secret = None if capability.secret is None else capability.secret.to_bytes()
         row = {"namespace": bytes(capability.id), "created_us": self._clock()}
         row |= {"kind": _READ if secret is None else _WRITE, "secret": secret, "aggregated": True}
+        row["contents_from"] = None  # no entry is older than this
 
         def job(connection: sa.Connection) -> None:
             known = connection.execute(sa.select(_n.kind).where(_n.namespace == row["namespace"])).scalar()
@@ -261,6 +263,8 @@ class DocsStore:
                 if entry.content is not None:
                     entry.content(connection)
             outcomes = put_entries(connection, namespace, batch, now_us=now, history=history, newest=True)
+            bare = [each for each, entry in zip(batch, entries, strict=True) if entry.size and entry.content is None]
+            note_wanted(connection, namespace, bare, now)
             _SET_CLOCK.run(connection, {"id": place["author"], "time": final.record.timestamp})
             return [Inserted(entry, outcome.removed) for entry, outcome in zip(batch, outcomes, strict=True)]
 
@@ -358,7 +362,7 @@ class DocsStore:
         def job(connection: sa.Connection) -> tuple[list[Put], set[bytes]]:
             outcomes = self._put(connection, bytes(namespace), good)
             stored = (entry for entry, outcome in zip(good, outcomes, strict=True) if outcome.stored)
-            return outcomes, missing(connection, {entry.record.hash for entry in stored})
+            return outcomes, note_wanted(connection, bytes(namespace), stored, self._clock())
 
         outcomes, absent = await self._change(bytes(namespace), job) if good else ([], set())
         each = iter(outcomes)
@@ -447,7 +451,7 @@ class DocsStore:
 
         def job(connection: sa.Connection, piece: Message) -> tuple[reconcile.Taken, set[bytes]]:
             taken = reconcile.take_values(lambda entries: self._put(connection, id, entries), piece)
-            return taken, missing(connection, {value.entry.record.hash for value in taken.stored})
+            return taken, note_wanted(connection, id, (value.entry for value in taken.stored), self._clock())
 
         stored: list[Value] = []
         owed: dict[bytes, None] = {}
