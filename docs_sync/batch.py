@@ -34,8 +34,8 @@ class BatchTarget(Protocol):
 
     def raw_key(self, key: str | bytes) -> bytes: ...
 
-    async def stage(self, value: bytes) -> NewEntry:
-        """At no key yet. Raises EmptyValue."""
+    async def stage(self, key: bytes, value: bytes) -> NewEntry:
+        """Raises EmptyValue."""
         ...
 
     async def keep(self, contents: Sequence[Write]) -> None:
@@ -72,8 +72,8 @@ class Batch:
         """As `Doc.set`. Raises EmptyValue, BadKey, BatchFull, BatchEnded."""
         raw = self._target.raw_key(key)
         self._check()
-        entry = await self._target.stage(value)
-        self._add(entry._replace(key=raw))
+        entry = await self._target.stage(raw, value)
+        self._add(entry)
         if entry.content is not None:
             self._staged += entry.size
             if self._staged > MAX_STAGED:

@@ -24,10 +24,10 @@ from typing import Any, Literal, Protocol, SupportsBytes
 
 from ..blobs import Hash
 from ..docs_sync.events import ContentReady, InsertLocal, InsertRemote, Lagged, PendingContentReady
+from ..docs_sync.paths import CONTROL_FOLDER, EMPTY_FILE, TEMPORARY, path_to_key
 from ..errors import TidingsError
 from ..storage import Database
 from .mirror_files import Changed, is_as_seen, move_aside, parent_of, put_in_place, remove_file
-from .mirror_paths import CONTROL_FOLDER, TEMPORARY, path_to_key
 from .mirror_plan import (
     Action,
     Fetch,
@@ -49,13 +49,12 @@ from .mirror_scan import FolderGone, Scan, prepare_folder, scan_folder
 from .mirror_state import MirrorState
 from .mirror_versions import MirrorEntry, Versions
 
-__all__ = ["EMPTY_FILE", "Mirror", "MirrorBlobs", "MirrorDocument", "MirrorEvent"]
+__all__ = ["Mirror", "MirrorBlobs", "MirrorDocument", "MirrorEvent"]
 
 WORKERS = 16  # paths at a time: enough to fill a group commit, few enough open files
 INTERVAL = 0.5  # seconds between two scans, more where a scan takes longer than a tenth of it
 RETRY = 5.0  # seconds before a path that failed is tried again
 CONTENT_RETRY = 30.0  # seconds before asking again for a content that should have been announced
-EMPTY_FILE = b"tidings: this file is empty 7c1fb1a5e1\n"
 EMPTY_FILE_HASH = bytes(Hash.of(EMPTY_FILE))
 
 logger = logging.getLogger(__name__)

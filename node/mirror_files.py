@@ -1,7 +1,7 @@
 """Changes to a mirrored folder: whole files only, and only where the disk still is as it was looked at.
 
-Every directory on the way is opened without following symbolic links, so that a name from the document never leads
-out of the folder. All of this blocks: for a thread.
+Every directory on the way is opened without following symbolic links (`parent_fd`), so that a name from the
+document never leads out of the folder. All of this blocks: for a thread.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
+from ..storage.files import parent_fd
 from .mirror_plan import Local
 
 __all__ = ["Changed", "is_as_seen", "move_aside", "parent_of", "put_in_place", "remove_file"]
@@ -24,13 +24,13 @@ class Changed(Exception):
 
 def parent_of(folder: Path, path: str) -> Path:
     """The directory of ``path``, made where it is not there. OSError where something else is in the way."""
-    with _parent(folder, path, create=True):
+    with parent_fd(folder, path, create=True):
         return (folder / path).parent
 
 
 def is_as_seen(folder: Path, path: str, seen: Local | None) -> bool:
     try:
-        with _parent(folder, path) as parent:
+        with parent_fd(folder, path) as parent:
             return _matches(parent, path, seen)
     except OSError as error:
         return seen is None and error.errno in (errno.ENOENT, errno.ENOTDIR)
@@ -39,7 +39,7 @@ def is_as_seen(folder: Path, path: str, seen: Local | None) -> bool:
 def put_in_place(folder: Path, path: str, temporary: Path, seen: Local | None, mtime_ns: int) -> Local:
     """Give the finished file ``temporary``, which lies beside ``path``, its name. Durable on return. `Changed`."""
     name = path.rpartition("/")[2]
-    with _parent(folder, path, create=True) as parent:
+    with parent_fd(folder, path, create=True) as parent:
         if not _matches(parent, path, seen):
             raise Changed
         os.utime(temporary.name, ns=(mtime_ns, mtime_ns), dir_fd=parent)
@@ -63,7 +63,7 @@ def put_in_place(folder: Path, path: str, temporary: Path, seen: Local | None, m
 
 def remove_file(folder: Path, path: str, seen: Local) -> None:
     """Delete the file, and the directories that are empty for it. `Changed`."""
-    with _parent(folder, path) as parent:
+    with parent_fd(folder, path) as parent:
         if not _matches(parent, path, seen):
             raise Changed
         os.unlink(path.rpartition("/")[2], dir_fd=parent)
@@ -71,14 +71,14 @@ def remove_file(folder: Path, path: str, seen: Local) -> None:
     above = path.rpartition("/")[0]
     with contextlib.suppress(OSError):
         while above:
-            with _parent(folder, above) as parent:
+            with parent_fd(folder, above) as parent:
                 os.rmdir(above.rpartition("/")[2], dir_fd=parent)
             above = above.rpartition("/")[0]
 
 
 def move_aside(folder: Path, path: str, beside: str, seen: Local) -> str:
     """Rename the file to ``beside`` (in the same directory), or a free name like it; returns that. `Changed`."""
-    with _parent(folder, path) as parent:
+    with parent_fd(folder, path) as parent:
         if not _matches(parent, path, seen):
             raise Changed
         stem, dot, extension = beside.rpartition("/")[2].partition(")")
@@ -117,21 +117,3 @@ def _matches(parent: int, path: str, seen: Local | None) -> bool:
     if seen is None:
         return stat.S_ISDIR(status.st_mode)  # linking over it fails unless it is empty and gives way
     return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (seen.size, seen.mtime_ns)
-
-
-@contextlib.contextmanager
-def _parent(folder: Path, path: str, *, create: bool = False) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    fd = os.open(folder, flags)
-    try:
-        for part in path.split("/")[:-1]:
-            if create:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=fd)
-                    os.fsync(fd)
-            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        yield fd
-    finally:
-        os.close(fd)

@@ -15,8 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..docs_sync.errors import UnsafePath
+from ..docs_sync.paths import CONTROL_FOLDER, check_path, is_temporary
 from ..errors import StoreError
-from .mirror_paths import CONTROL_FOLDER, UnsafePath, check_path, is_temporary
 from .mirror_plan import Local
 
 __all__ = ["FolderGone", "Scan", "prepare_folder", "scan_folder"]

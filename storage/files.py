@@ -12,11 +12,20 @@ import fcntl
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import Locked, from_os_error
 
-__all__ = ["TEMPORARY_PREFIX", "FileLock", "fsync_dir", "make_private", "make_private_dir", "write_durably"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "FileLock",
+    "fsync_dir",
+    "make_private",
+    "make_private_dir",
+    "parent_fd",
+    "write_durably",
+]
 
 TEMPORARY_PREFIX = ".tidings-tmp-"
 
@@ -67,6 +76,28 @@ def make_private(path: Path) -> None:
     if mode & 0o077:
         logger.warning("%s could be used by others (mode %03o); now it is its owner's alone", path, mode)
         path.chmod(mode & 0o700)
+
+
+@contextlib.contextmanager
+def parent_fd(folder: Path, path: str, *, create: bool = False) -> Iterator[int]:
+    """The directory of ``path`` below ``folder``, opened without following symbolic links on the way.
+
+    ``path`` is relative, of plain names with ``/`` between them. With ``create`` missing directories are made.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(folder, flags)
+    try:
+        for part in path.split("/")[:-1]:
+            if create:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+                    os.fsync(fd)
+            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class FileLock:

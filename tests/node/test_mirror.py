@@ -16,8 +16,8 @@ import pytest
 from blake3 import blake3
 from tidings.blobs import Hash, UnreadableFile
 from tidings.docs_sync.events import ContentReady, InsertLocal, InsertRemote
-from tidings.node.mirror import EMPTY_FILE, Mirror, MirrorEvent
-from tidings.node.mirror_paths import path_to_key
+from tidings.docs_sync.paths import EMPTY_FILE, path_to_key
+from tidings.node.mirror import Mirror, MirrorEvent
 from tidings.node.mirror_scan import FolderGone
 from tidings.storage import Database
 

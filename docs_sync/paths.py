@@ -1,4 +1,4 @@
-"""How a file of a mirrored folder is named in the document, and which names are safe to write to a disk.
+"""How a file of a folder is named in a document, and which names are safe to write to a disk.
 
 A key is the relative path as UTF-8 with ``/`` between its parts, and one NUL byte (iroh's own helper does the same).
 The NUL keeps keys free of each other: without it a write to ``a`` would delete ``a.txt`` and ``a/b`` of the same author
@@ -7,18 +7,16 @@ The NUL keeps keys free of each other: without it a write to ``a`` would delete 
 
 from __future__ import annotations
 
-from ..errors import PeerError
+from .errors import UnsafePath
 
-__all__ = ["CONTROL_FOLDER", "TEMPORARY", "UnsafePath", "check_path", "is_temporary", "key_to_path", "path_to_key"]
+__all__ = ["CONTROL_FOLDER", "EMPTY_FILE", "TEMPORARY", "check_path", "is_temporary", "key_to_path", "path_to_key"]
 
 MAX_PART = 255  # bytes of a name on common file systems
 MAX_PATH = 4000  # bytes; a document keeps keys of 4096 at least, and Linux opens paths of as many
 CONTROL_FOLDER = ".tidings"  # marks a folder that is mirrored; nothing in it is ever synced
 TEMPORARY = ".tidings-tmp-"
-
-
-class UnsafePath(PeerError):
-    """A name that this machine does not write to its disk, or that others would not write to theirs: rename it."""
+EMPTY_FILE = b"tidings: this file is empty 7c1fb1a5e1\n"
+"""The content that stands for an empty file: in a document an empty value is a deletion."""
 
 
 def path_to_key(path: str) -> bytes:
