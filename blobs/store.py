@@ -3,6 +3,9 @@
 A blob of at most 16 KiB is a row with its bytes. A larger one is ``data/<2 hex>/<64 hex>.data``, with its outboard in
 the row up to 16 KiB (blobs up to 4 MiB) and else in ``.obao4`` next to the data.
 
+Where the database is shared by several processes, so should the directory be. A process that finds a row without its
+file then leaves the row alone, for others may have the file.
+
 A blob exists from the moment its row is committed. Before that its bytes are in ``temp/``, are verified, made durable
 and moved to their name; so a crash leaves a whole blob or none, and files in ``temp/`` that the next open sweeps. (A
 file that was moved and whose row was not committed is replaced when the same blob comes again.) Adding the same blob
@@ -14,6 +17,7 @@ Files are read and hashed in the store's own threads, one piece at a time, so th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import time
@@ -46,6 +50,7 @@ INLINE_OUTBOARD = 16 * 1024
 PIECE = 1 << 20  # bytes read, hashed and written by one call in a thread
 THREADS = 4
 COMPLETE = 1  # the row's state; partial blobs (0) are not kept yet
+ABANDONED_S = 24 * 3600  # since the last write: then it is nobody's any more, also where processes share the folder
 MAX_SIZE = (1 << 63) - 1  # SQLite's integers
 
 Write = Callable[[sa.Connection], None]
@@ -171,7 +176,7 @@ class Incoming:
 
 
 class BlobStore:
-    """Blobs in ``database`` and under ``directory``, which belongs to this store alone."""
+    """Blobs in ``database`` and under ``directory``, which belongs to this store alone, or to the database's."""
 
     def __init__(self, database: Database, directory: Path) -> None:
         self._database = database
@@ -180,7 +185,9 @@ class BlobStore:
         for place in (directory, self._temp, self._data):
             make_private_dir(place)
         for leftover in self._temp.iterdir():
-            leftover.unlink()
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps too, or has moved it
+                if not database.is_shared or time.time() - leftover.stat().st_mtime > ABANDONED_S:
+                    leftover.unlink()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tidings-blobs")
 
     async def aclose(self) -> None:
@@ -227,7 +234,8 @@ class BlobStore:
         try:
             return BlobReader(self, info, *await self.run(self._open, info, row.outboard))
         except BlobDamaged:
-            await self._database.write(lambda connection: connection.execute(_FORGET, key))
+            if not self._database.is_shared:
+                await self._database.write(lambda connection: connection.execute(_FORGET, key))
             raise
 
     async def export(self, hash: Hash, target: Path) -> None:

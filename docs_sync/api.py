@@ -21,6 +21,7 @@ from ..errors import NetworkError, PeerError
 from ..gossip import Gossip
 from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointId
+from .access import Access, AccessControl
 from .batch import Batch, checked_hash
 from .capability import Capability
 from .doc_entry import Entry, pack_value
@@ -34,6 +35,7 @@ from .live import LiveDocument
 from .messages import AbortReason, Init
 from .query import Query
 from .sessions import MAX_DIALS, SessionContext
+from .share_store import ShareStore
 from .store import DocsStore, NewEntry
 from .sync import ALPN, FrameReader, refuse
 from .tickets import DocTicket
@@ -55,14 +57,18 @@ class Docs:
 
     ALPN: ClassVar[bytes] = ALPN
 
-    def __init__(self, endpoint: Endpoint, database: Database, blobs: Blobs, gossip: Gossip) -> None:
+    def __init__(
+        self, endpoint: Endpoint, database: Database, blobs: Blobs, gossip: Gossip, *, access: Access | None = None
+    ) -> None:
         rng = Random(SystemRandom().getrandbits(128))  # noqa: S311 - delays, not secrets
         self._endpoint = endpoint
         self._blobs = blobs
         self._gossip = gossip
         self._store = DocsStore(database)
         dials = asyncio.Semaphore(MAX_DIALS)
-        self._context = SessionContext(endpoint, self._store, FrameReader(self._store), rng, dials)
+        self._access = AccessControl(ShareStore(database), endpoint.id, access)
+        gossip.guard(self._access.admits)
+        self._context = SessionContext(endpoint, self._store, FrameReader(self._store), rng, dials, self._access)
         self._downloads = Downloads(blobs, rng)
         self._open: dict[NamespaceId, Doc] = {}
         self._opening = asyncio.Lock()
@@ -250,8 +256,7 @@ class Doc:
 
         Raises EmptyValue, BadKey, ReadOnly, UnknownAuthor, ClockBehind.
         """
-        raw = self._raw_key(key)
-        return (await self._write((await self._stage(value))._replace(key=raw), author))[0]
+        return (await self._write(await self._stage(self._raw_key(key), value), author))[0]
 
     async def set_value(self, key: str | bytes, value: object, *, author: AuthorId | None = None) -> Entry:
         """Store a Python value as msgpack: None, bool, int, float, str, bytes, list, dict.
@@ -345,14 +350,14 @@ class Doc:
     def _raw_key(self, key: str | bytes) -> bytes:
         return _key(key)
 
-    async def _stage(self, value: bytes) -> NewEntry:
-        """An entry of ``value`` at no key yet, whose content is stored with it."""
+    async def _stage(self, key: bytes, value: bytes) -> NewEntry:
+        """A write of ``value`` to be, whose content is stored with it."""
         if not value:
             raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
         self._docs._check_open()
         self._capability.check_writable()
         blob, content = await self._docs._blobs.stage_bytes(value)
-        return NewEntry(b"", bytes(blob.hash), blob.size, content)
+        return NewEntry(key, bytes(blob.hash), blob.size, content)
 
     async def _write(self, entry: NewEntry, author: AuthorId | None) -> tuple[Entry, int]:
         entries, removed = await self._write_all([entry], author)
@@ -392,8 +397,8 @@ class _BatchTarget:
     def raw_key(self, key: str | bytes) -> bytes:
         return self._doc._raw_key(key)
 
-    async def stage(self, value: bytes) -> NewEntry:
-        return await self._doc._stage(value)
+    async def stage(self, key: bytes, value: bytes) -> NewEntry:
+        return await self._doc._stage(key, value)
 
     async def keep(self, contents: Sequence[Write]) -> None:
         await self._doc._docs._store.keep(contents)

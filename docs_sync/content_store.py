@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -43,7 +43,7 @@ _WANTED, _HAD = 0, 1
 _FIRST_CLEAR = -1  # namespaces.contents_from
 
 _n, _e, _c, _b = (table.c for table in (tables.namespaces, tables.entries, tables.contents, tables.blobs))
-_namespace = sa.bindparam("namespace")
+_namespace: sa.BindParameter[bytes] = sa.bindparam("namespace")
 _this = (_c.namespace == _namespace, _c.hash == sa.bindparam("this"))
 _named = sa.exists().where(_e.namespace == _c.namespace, _e.key == _c.key, _e.hash == _c.hash)
 _here = sa.exists().where(_b.hash == _c.hash, _b.state == 1)
@@ -186,9 +186,7 @@ class Content:
     next_try: float | None
 
 
-def note_wanted(
-    connection: sa.Connection, namespace: bytes, entries: Iterable[SignedEntry], now_us: int
-) -> set[bytes]:
+def note_wanted(connection: sa.Connection, namespace: bytes, entries: Iterable[SignedEntry], now_us: int) -> set[bytes]:
     """In the transaction that stores ``entries``, all of this document: their contents that are not here, by hash.
 
     Those that the document's policy wants are wanted from now on.
@@ -427,8 +425,9 @@ def _place(outcome: Outcome, now_us: int) -> dict[str, object]:
     return {"namespace": outcome.namespace, "this": outcome.hash, "now": now_us}
 
 
-def _due(row: Sequence[object]) -> Due:
-    return Due(*row[:5], bool(row[5]), bool(row[6]))  # type: ignore[arg-type]
+def _due(row: Sequence[Any]) -> Due:
+    hash, size, attempts, due_us, changed_us, here, named = row
+    return Due(hash, size, attempts, due_us, changed_us, bool(here), bool(named))
 
 
 def _state(state: int, attempts: int) -> ContentState:

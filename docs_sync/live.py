@@ -24,6 +24,7 @@ from ..transport import BiStream, EndpointAddr, EndpointId
 from ..transport.errors import DecodeError
 from .doc_entry import Entry
 from .download import Downloads
+from .encryption import DocumentCipher
 from .entry import SignedEntry
 from .errors import InvalidEntry
 from .events import (
@@ -70,6 +71,7 @@ class LiveDocument:
         downloads: Downloads,
         namespace: NamespaceId,
         events: EventHub,
+        cipher: DocumentCipher | None = None,
     ) -> None:
         self.namespace = namespace
         self.neighbors: set[EndpointId] = set()
@@ -78,6 +80,7 @@ class LiveDocument:
         self._gossip = gossip
         self._downloads = downloads
         self._events = events
+        self._cipher = cipher
         self._anchors: set[EndpointId] = set()  # from tickets and of old: tried again whatever happens
         self._useful: deque[EndpointAddr] = deque(maxlen=USEFUL_PEERS)
         self._incoming: asyncio.Queue[tuple[SignedEntry, EndpointId, bool]] = asyncio.Queue(MAX_INCOMING)
@@ -124,7 +127,7 @@ class LiveDocument:
 
     def inserted(self, entry: SignedEntry) -> None:
         """This node wrote ``entry``: it is durable, tell everybody."""
-        self._events.publish(InsertLocal(Entry(entry, self._downloads)))
+        self._events.publish(InsertLocal(Entry(entry, self._downloads, self._cipher)))
         self._broadcast(Put(entry))
 
     async def aclose(self) -> None:
@@ -175,6 +178,9 @@ class LiveDocument:
             return
         match op:
             case Put(entry):
+                # Whoever wrote it: who is trusted with nothing may not decide either what of others we get, and when.
+                if not await self._context.access.takes(peer, self.namespace):
+                    return
                 try:
                     self._incoming.put_nowait((entry, peer, received.is_direct))
                 except asyncio.QueueFull:
@@ -221,7 +227,7 @@ class LiveDocument:
             if index % EVENTS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
             ours = ContentStatus.MISSING if entry.record.hash in missing else ContentStatus.COMPLETE
-            self._events.publish(InsertRemote(Entry(entry, self._downloads), peer, ours))
+            self._events.publish(InsertRemote(Entry(entry, self._downloads, self._cipher), peer, ours))
             if ours is ContentStatus.MISSING:
                 self._want(entry.record.hash, entry.record.size, peer if theirs is ContentStatus.COMPLETE else None)
 
@@ -234,6 +240,8 @@ class LiveDocument:
         self._useful = deque((old for old in self._useful if old.id != event.peer), maxlen=USEFUL_PEERS)
         self._useful.append(addr)
         self._downloads.peer_appeared(self.namespace)
+        if not self.neighbors and self._topic is not None and await self._context.access.is_restricted(self.namespace):
+            await self._topic.join_peers([event.peer])  # the sync was where both showed what lets them into the swarm
         if tally.heads:
             self._broadcast(SyncReport(bytes(self.namespace), tally.heads), neighbors_only=True)
         self._pending_told = False

@@ -95,7 +95,7 @@ class Digest(NamedTuple):
 
     namespace: bytes
     fingerprint: bytes
-    count: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

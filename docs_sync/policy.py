@@ -113,7 +113,8 @@ def parse_filter(text: str) -> Filter:
     """``prefix:utf8:abc``, ``exact:hex:00ff``. Raises BadPolicy."""
     kind, _, rest = text.partition(":")
     coding, colon, value = rest.partition(":")
-    made = {"prefix": Prefix, "exact": Exact}.get(kind)
+    kinds: dict[str, type[Prefix] | type[Exact]] = {"prefix": Prefix, "exact": Exact}
+    made = kinds.get(kind)
     if made is not None and colon:
         try:
             if coding == "utf8":

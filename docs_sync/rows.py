@@ -112,13 +112,15 @@ class EntryRows:
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         for segment in range.segments(self._namespace):
-            where: dict[str, object] = {"namespace": self._namespace, "most": FIRST_PAGE} | _bounds(segment)
-            while rows := _WALK.all(self._connection, where):
+            where: dict[str, object] = {"namespace": self._namespace, **_bounds(segment)}
+            most = FIRST_PAGE
+            while rows := _WALK.all(self._connection, where | {"most": most}):
                 for row in rows:
                     yield Value(from_row(row), _status(row[8], row[4]))
-                if len(rows) < where["most"]:
+                if len(rows) < most:
                     break
-                where |= {"low_author": rows[-1][1], "low_key": rows[-1][2] + b"\0", "most": PAGE}
+                where |= {"low_author": rows[-1][1], "low_key": rows[-1][2] + b"\0"}
+                most = PAGE
 
     def fingerprints(self, range: IdRange) -> Iterator[bytes]:
         """Of each entry in the range, in no order."""

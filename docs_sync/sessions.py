@@ -16,7 +16,8 @@ from random import Random
 
 from ..errors import TidingsError
 from ..transport import BiStream, Connection, Endpoint, EndpointId
-from .errors import SyncRefused
+from .access import AccessControl
+from .errors import NotAllowed, SyncRefused
 from .events import SyncFinished, SyncReason
 from .keys import NamespaceId
 from .messages import AbortReason, Init
@@ -25,6 +26,7 @@ from .store import DocsStore
 from .sync import ALPN, FrameReader, SyncSession, refuse
 from .sync_state import Action, PeerSync
 from .tasks import Tasks
+from .views import View
 
 __all__ = ["SessionContext", "Sessions"]
 
@@ -55,6 +57,7 @@ class SessionContext:
     frames: FrameReader
     rng: Random
     dials: asyncio.Semaphore
+    access: AccessControl
     accepted: int = 0
 
 
@@ -91,7 +94,11 @@ class Sessions:
                     del self._peers[peer]
 
     async def accept(self, peer: EndpointId, stream: BiStream, init: Init) -> None:
-        """Serve a session that the peer dialled, or refuse it."""
+        """Serve a session that the peer dialled, or refuse it. A peer that may not read learns nothing from this."""
+        if not await self._context.access.allows(peer, self._namespace, "read"):
+            await refuse(self._context.store, stream, AbortReason.NOT_FOUND)
+            return
+        view = await self._view(peer)
         state = self._state(peer)
         while (action := state.called()) is Action.SUPERSEDE:
             await self._end_accepted(peer)
@@ -104,7 +111,7 @@ class Sessions:
             self._forget(peer)
             await refuse(self._context.store, stream, AbortReason.INTERNAL_ERROR)
             return
-        await self._serve(peer, stream, init)
+        await self._serve(peer, stream, init, view)
 
     async def aclose(self) -> None:
         serving = list(self._accepting.values())
@@ -121,13 +128,16 @@ class Sessions:
         try:
             async with self._context.dials:
                 try:
+                    if not await self._context.access.allows(peer, self._namespace, "read"):
+                        raise NotAllowed("the peer may not read this document: nothing of it is sent", peer=peer)
+                    view = await self._view(peer)
                     connection = await self._context.endpoint.connect(peer, ALPN, timeout=DIAL_TIMEOUT)
                     async with asyncio.timeout(DIAL_TIMEOUT):
                         stream = await connection.open_bi()
                 except (TidingsError, TimeoutError) as failure:
                     error = _text(failure)
                 else:
-                    session = self._session(peer, stream)
+                    session = self._session(peer, stream, view)
                     tally = session.tally
                     try:
                         error = await _outcome(session.dial())
@@ -148,13 +158,13 @@ class Sessions:
                     await connection.wait_closed()
             connection.close(0, "synced")
 
-    async def _serve(self, peer: EndpointId, stream: BiStream, init: Init) -> None:
+    async def _serve(self, peer: EndpointId, stream: BiStream, init: Init, view: View) -> None:
         """Within the caller's task: it cannot be cancelled between the machine's ACCEPT and the ``try`` here."""
         task = asyncio.current_task()
         assert task is not None
         accepted = self._accepting[peer] = _Accepted(task)
         started, error = time.time(), "cancelled"
-        session = self._session(peer, stream)
+        session = self._session(peer, stream, view)
         self._context.accepted += 1
         state = self._peers[peer]
         try:
@@ -195,11 +205,14 @@ class Sessions:
             old.task.cancel()
             await old.ended.wait()
 
-    def _session(self, peer: EndpointId, stream: BiStream) -> SyncSession:
+    async def _view(self, peer: EndpointId) -> View:
+        return View(takes=await self._context.access.allows(peer, self._namespace, "write"))
+
+    def _session(self, peer: EndpointId, stream: BiStream, view: View) -> SyncSession:
         async def on_stored(values: Sequence[Value], missing: Set[bytes]) -> None:
             await self._on_stored(peer, values, missing)
 
-        return SyncSession(self._context.store, self._context.frames, self._namespace, stream, on_stored)
+        return SyncSession(self._context.store, self._context.frames, self._namespace, stream, on_stored, view)
 
     def _state(self, peer: EndpointId) -> PeerSync:
         if peer not in self._peers:

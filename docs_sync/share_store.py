@@ -61,7 +61,8 @@ class ShareStore:
             row = connection.execute(settings).first()
             if row is None:
                 return None
-            revoked, encoded = set(), []
+            revoked: set[bytes] = set()
+            encoded: list[bytes] = []
             for share_id, record, revocation in connection.execute(notices):
                 if share_id == RESTRICTION_ID:
                     encoded.insert(0, record)

@@ -423,10 +423,6 @@ class DocsStore:
         id = await self._ready(namespace)
         return await self._database.read(lambda connection: read(view.rows(connection, id)))
 
-    async def limits(self, namespace: NamespaceId, round_trip: float) -> Limits:
-        """For a session with a peer that is so many seconds away."""
-        return reconcile.limits_for(round_trip, (await self.summary(namespace)).size)
-
     async def decode(self, payload: bytes) -> SyncMessage:
         """In a thread where it is long. Raises DecodeError."""
         if len(payload) < SHORT_MESSAGE:

@@ -19,7 +19,8 @@ from .errors import SyncRefused, SyncViolation
 from .keys import NamespaceId
 from .messages import Abort, AbortReason, Init, Sync, SyncMessage
 from .reconcile import Message, RangeItems, Tally, Value
-from .store import DocsStore
+from .store import WHOLE_DOCUMENT, DocsStore
+from .views import View
 
 __all__ = ["ALPN", "FrameReader", "SyncSession", "refuse"]
 
@@ -73,7 +74,13 @@ class SyncSession:
     """`dial` or `accept` once; `tally` says what was moved, also after an error."""
 
     def __init__(
-        self, store: DocsStore, frames: FrameReader, namespace: NamespaceId, stream: BiStream, on_stored: OnStored
+        self,
+        store: DocsStore,
+        frames: FrameReader,
+        namespace: NamespaceId,
+        stream: BiStream,
+        on_stored: OnStored,
+        view: View = WHOLE_DOCUMENT,
     ) -> None:
         self.tally = Tally()
         self._store = store
@@ -81,6 +88,7 @@ class SyncSession:
         self._namespace = namespace
         self._stream = stream
         self._on_stored = on_stored
+        self._view = view
         self._fruitless = 0
 
     async def dial(self) -> None:
@@ -112,7 +120,7 @@ class SyncSession:
 
     async def _step(self, message: Message) -> bool:
         """Take a message and answer it; False where there is nothing to answer."""
-        result = await self._store.process(self._namespace, message)
+        result = await self._store.process(self._namespace, message, self._view)
         sent = sum(len(part.values) for part in result.reply if isinstance(part, RangeItems))
         self.tally.received += result.received
         self.tally.rejected += len(result.rejected)

@@ -2,7 +2,7 @@
 
 A watch reads the store and never a queue: the entries there are, then again and again "what arrived after number n",
 each time when a signal says that there may be something. So it cannot lag or overflow however slow its reader is; what
-was superseded before it was read is left out, and every entry that stays is told at least once, in the order of arrival.
+was superseded before it was read is left out, and every entry that stays is told at least once, in order of arrival.
 
 Who keeps the state by the events does what the put rule does: each entry, tombstones included, replaces what its author
 has at and below its key (`Entry.covers`). That is why entries *above* the watched prefix are told as well: a write or a

@@ -2,6 +2,9 @@
 
 A directory holds ``identity`` (the secret key), ``node.db`` (documents, authors, small blobs), ``blobs/`` (large
 blobs) and ``ports`` (the UDP ports of the last run). It belongs to one process at a time, and to its owner alone.
+
+Several nodes, each with a directory and an identity of its own, may serve one PostgreSQL database in place of
+``node.db``. Their large blobs should lie in one folder: what one node adds, the others then have.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from ..blobs import Blobs
 from ..docs_sync import Docs
 from ..gossip import Gossip
 from ..storage import Database
+from ..storage.files import FileLock, make_private_dir
 from ..storage.secret_files import read_or_create_secret
 from ..transport import Endpoint, EndpointAddr, EndpointId, Router, SecretKey
 from ..transport.endpoint import ANY
@@ -41,30 +45,44 @@ class Node:
         self.docs = docs
 
     @classmethod
-    def open(cls, directory: str | PathLike[str] | None, *, bind: Sequence[str] = ANY) -> Opening[Node]:
+    def open(
+        cls,
+        directory: str | PathLike[str] | None,
+        *,
+        bind: Sequence[str] = ANY,
+        database: str | None = None,
+        blobs: str | PathLike[str] | None = None,
+    ) -> Opening[Node]:
         """Open the node that lives in ``directory``, or make one; ``await`` it, or use it with ``async with``.
 
         None: everything in memory under a new identity, but for blobs above 16 KiB, which lie in a temporary directory
-        until the node closes. ``bind`` as for `Endpoint.bind`.
+        until the node closes. ``bind`` as for `Endpoint.bind`. ``database``, the URL of a PostgreSQL database
+        (``postgresql+psycopg://user@host/database``), holds the documents, authors and small blobs instead; ``blobs``
+        is the folder of the large ones, which nodes of one database share.
 
-        Raises StoreError: the directory is in use by another process, damaged, or from a newer version.
+        Raises StoreError: the directory is in use by another process, damaged, or from a newer version; the database
+        cannot be reached.
         """
         path = None if directory is None else Path(directory)
-        return Opening(lambda: cls._open(path, bind))
+        folder = None if blobs is None else Path(blobs)
+        return Opening(lambda: cls._open(path, bind, database, folder))
 
     @classmethod
-    async def _open(cls, path: Path | None, bind: Sequence[str]) -> Node:
+    async def _open(cls, path: Path | None, bind: Sequence[str], url: str | None, blob_path: Path | None) -> Node:
         async with AsyncExitStack() as stack:
-            if path is None:
+            if path is None and blob_path is None:
                 blob_path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-")))
-                database = await Database.open(None)
-                secret = SecretKey.generate()
-            else:
-                blob_path = path / "blobs"
-                database = await Database.open(path / "node.db")
+            if path is not None and url is not None:
+                lock = await asyncio.to_thread(_lock_directory, path)
+                stack.callback(lock.release)
+            database = await Database.open(url or (path and path / "node.db"))
             stack.push_async_callback(database.aclose)
-            if path is not None:  # under the database's lock: no second process makes another identity
+            if path is None:
+                secret = SecretKey.generate()
+            else:  # under the directory's lock: no second process makes another identity
                 secret = SecretKey(await asyncio.to_thread(read_or_create_secret, path / "identity"))
+                blob_path = blob_path or path / "blobs"
+            assert blob_path is not None
             endpoint = await cls._bind(path, secret, bind)
             stack.push_async_callback(endpoint.aclose)
             blobs = Blobs(endpoint, database, blob_path)
@@ -109,3 +127,9 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<Node {self.id.short()}>"
+
+
+def _lock_directory(path: Path) -> FileLock:
+    """The lock that comes with ``node.db``, where another database is used."""
+    make_private_dir(path)
+    return FileLock(path / "node.db.lock", path)

@@ -4,8 +4,8 @@ A `SecretKey` signs; a `PublicKey` verifies. The public key of an endpoint is it
 key and the address that others dial. Verification is *strict*, as iroh's is: keys and signature points of small order
 and non-canonical scalars are refused.
 
-libsodium does the arithmetic, without the interpreter lock: measured here it verifies in 54 us and signs in 21 us, where
-OpenSSL behind ``cryptography`` needs 111 and 35 us. Every entry of a document costs two verifications.
+libsodium does the arithmetic, without the interpreter lock: measured here it verifies in 54 us and signs in 21 us,
+where OpenSSL behind ``cryptography`` needs 111 and 35 us. Every entry of a document costs two verifications.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Documents in SQLite against the put rule's definition, through every way in; all rows are verified after each step."""
+"""Documents in SQLite against the put rule's definition, through every way in; all rows are verified each time."""
 
 import asyncio
 import random
