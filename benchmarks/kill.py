@@ -1,6 +1,8 @@
-"""``python -m benchmarks.kill --rounds 200``: kill a node that writes, again and again.
+"""``python -m benchmarks.kill --rounds 200``: kill a process that writes, again and again.
 
-The long form of ``tests/node/test_kill.py``. Exit status 1 at the first loss; the directory is kept then.
+The long form of ``tests/node/test_kill.py``, and with ``--documents`` of ``tests/docs_sync/test_crash.py``: batches,
+deletes and entries of others, then migrations, a quarter of the rounds. Exit status 1 at the first loss; the directory
+is kept then.
 """
 
 import argparse
@@ -10,25 +12,45 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "node"))
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "node"), str(TESTS / "docs_sync")]
+from crash_rounds import kill_documents, kill_migrations
 from kill_rounds import kill_rounds
+
+
+async def node(directory: Path, rounds: int, rng: random.Random) -> str:
+    count = await kill_rounds(directory, rounds, rng)
+    return f"{rounds} kills, {count} acknowledged steps"
+
+
+async def documents(directory: Path, rounds: int, rng: random.Random) -> str:
+    kills, count = await kill_documents(directory, rounds - rounds // 4, rng)
+    words = await kill_migrations(directory, rounds // 4, rng)
+    phases = ", ".join(f"{number} after '{word}'" for word, number in Counter(words).most_common())
+    return (
+        f"{kills} kills of writers of documents, {count} acknowledged operations; "
+        f"{len(words)} kills of migrations ({phases}); every aggregate equal to a scan"
+    )
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rounds", type=int, default=200)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--documents", action="store_true", help="the documents' store alone, and its migrations")
     args = options.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="tidings-kill-"))
     began = time.monotonic()
+    work = documents if args.documents else node
     try:
-        count = asyncio.run(kill_rounds(directory, args.rounds, random.Random(args.seed)))
+        done = asyncio.run(work(directory, args.rounds, random.Random(args.seed)))
     except AssertionError as error:
         sys.exit(f"LOST, seed {args.seed}, see {directory}: {error}")
     shutil.rmtree(directory)
-    print(f"{args.rounds} kills, {count} acknowledged steps, nothing lost, {time.monotonic() - began:.0f} s")
+    print(f"{done}, nothing lost, {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
