@@ -214,7 +214,10 @@ class Documents:
 
 
 async def kill_documents(directory: Path, rounds: int, rng: random.Random) -> tuple[int, int]:
-    """How many kills there were, and how many operations were acknowledged. AssertionError where a round left anything wrong behind."""
+    """How many kills there were, and how many operations were acknowledged.
+
+    AssertionError where a round left anything wrong behind.
+    """
     mirror_database = await Database.open(None)
     mirror = DocsStore(mirror_database)
     for capability in CAPABILITIES:
