@@ -20,6 +20,7 @@ from .errors import (
 )
 from .hash import Hash
 from .messages import ALPN
+from .small import Delivery
 from .store import BlobInfo, BlobReader, Progress
 from .tickets import BlobFormat, BlobTicket
 
@@ -31,6 +32,7 @@ __all__ = [
     "BlobReader",
     "BlobTicket",
     "Blobs",
+    "Delivery",
     "FileChanged",
     "Hash",
     "HashMismatch",

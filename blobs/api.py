@@ -18,6 +18,7 @@ from .messages import ALPN
 from .pool import ConnectionPool
 from .pool import Provider as ProviderAddr
 from .provider import Allow, Provider
+from .small import Delivery, fetch_small
 from .store import BlobInfo, BlobReader, BlobStore, Progress, Write
 from .tickets import BlobFormat, BlobTicket
 
@@ -137,6 +138,19 @@ class Blobs:
                 max_size=max_size,
                 stall_timeout=stall_timeout,
             )
+
+    async def fetch_small(
+        self,
+        wanted: Sequence[tuple[Hash, int]],
+        provider: ProviderAddr,
+        *,
+        stall_timeout: float = STALL_TIMEOUT,
+    ) -> Delivery:
+        """Get small blobs, each with the bytes that it may have at most, by one request to one provider.
+
+        What came and why the rest did not; see `small`. Raises StoreError alone.
+        """
+        return await fetch_small(self._store, self._pool, wanted, provider, stall_timeout=stall_timeout)
 
     def ticket(self, hash: Hash | str) -> BlobTicket:
         """How others fetch the blob from here; ``str()`` of it is the line to send them."""

@@ -60,7 +60,7 @@ class Refused(PeerError):
 
 
 class UnsupportedRequest(PeerError):
-    """A request of a kind that tidings does not answer (yet): GetMany, Observe, Push, or a reserved number."""
+    """A request of a kind that tidings does not answer (yet): Observe, Push, or a reserved number."""
 
 
 class Stalled(NetworkError):

@@ -5,6 +5,7 @@ A request is one byte for its kind and a postcard body, up to the end of the str
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,15 +13,15 @@ from ..transport.errors import DecodeError
 from ..transport.postcard import Reader, Writer
 from .errors import NotProvided, Refused, UnsupportedRequest
 from .hash import HASH_SIZE, Hash
-from .ranges import ChunkRangesSeq
+from .ranges import ChunkRanges, ChunkRangesSeq
 
-__all__ = ["ALPN", "MAX_REQUEST", "GetRequest", "ResetCode", "decode_request", "refusal"]
+__all__ = ["ALPN", "MAX_REQUEST", "GetManyRequest", "GetRequest", "ResetCode", "decode_request", "refusal"]
 
 ALPN = b"/iroh-bytes/4"
 MAX_REQUEST = 1 << 20  # iroh's limit for a request's bytes
 
 GET, OBSERVE, PUSH, GET_MANY = 0, 1, 8, 9
-_KNOWN = {OBSERVE: "Observe", PUSH: "Push", GET_MANY: "GetMany"}
+_KNOWN = {OBSERVE: "Observe", PUSH: "Push"}
 
 
 class ResetCode(IntEnum):
@@ -44,14 +45,41 @@ class GetRequest:
         return out.finish()
 
 
-def decode_request(data: bytes) -> GetRequest:
+@dataclass(frozen=True, slots=True)
+class GetManyRequest:
+    """Blobs by their hashes, which no sequence need hold; ``ranges`` counts from the first of them."""
+
+    hashes: tuple[Hash, ...]
+    ranges: ChunkRangesSeq = ChunkRangesSeq.EVERYTHING
+
+    def encode(self) -> bytes:
+        out = Writer().u8(GET_MANY).varint(len(self.hashes))
+        for hash in self.hashes:
+            out.raw(bytes(hash))
+        self.ranges.write(out)
+        return out.finish()
+
+    def wanted(self) -> Iterator[tuple[Hash, ChunkRanges]]:
+        """What is answered, in this order."""
+        for index, ranges in self.ranges.wanted():
+            if index >= len(self.hashes):
+                return
+            yield self.hashes[index], ranges
+
+
+def decode_request(data: bytes) -> GetRequest | GetManyRequest:
     """`UnsupportedRequest` for the other kinds, `DecodeError` for what is no request."""
     reader = Reader(data)
     kind = reader.u8()
+    if kind == GET_MANY:
+        hashes = tuple(Hash(reader.raw(HASH_SIZE)) for _ in range(reader.count(MAX_REQUEST, each=HASH_SIZE)))
+        many = GetManyRequest(hashes, ChunkRangesSeq.read(reader))
+        reader.end()
+        return many
     if kind != GET:
         if kind > GET_MANY:
             raise DecodeError(f"{kind} is not a kind of request")
-        raise UnsupportedRequest(f"this node answers Get alone, not {_KNOWN.get(kind, f'request {kind}')}")
+        raise UnsupportedRequest(f"this node answers Get and GetMany, not {_KNOWN.get(kind, f'request {kind}')}")
     request = GetRequest(Hash(reader.raw(HASH_SIZE)), ChunkRangesSeq.read(reader))
     reader.end()
     return request

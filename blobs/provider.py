@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import islice
 from weakref import WeakValueDictionary
 
 from ..errors import NetworkError, PeerError, StoreError
@@ -14,10 +15,10 @@ from ..transport.connection import Connection
 from ..transport.errors import ConnectionClosed
 from ..transport.keys import EndpointId
 from ..transport.stream import BiStream, SendStream
-from .bao import encode
+from .bao import HEADER, encode
 from .errors import NotFound
 from .hash import HASH_SIZE, Hash
-from .messages import MAX_REQUEST, GetRequest, ResetCode, decode_request
+from .messages import MAX_REQUEST, GetManyRequest, GetRequest, ResetCode, decode_request
 from .ranges import ChunkRanges
 from .store import BlobStore
 
@@ -29,6 +30,7 @@ REQUESTS_OF_PEER = 32  # over all its connections; more streams wait unread unti
 REQUESTS = 256  # of all peers together; each holds a piece of 256 KiB and two file descriptors
 REQUEST_TIMEOUT = 10.0  # seconds to send a request
 WRITE_TIMEOUT = 60.0  # seconds to take a piece of 256 KiB
+PAGE = 16  # small blobs read at a time: 256 KiB at most
 CROWDED = 6  # while others wait, both are this many times shorter: a few slow peers must not keep everybody out
 
 Allow = Callable[[EndpointId, Hash], bool]
@@ -63,10 +65,14 @@ class Provider:
             async with self._free:
                 async with asyncio.timeout(self._patience(REQUEST_TIMEOUT)):
                     request = decode_request(await stream.recv.read_to_end(MAX_REQUEST))
-                if self._allow is not None and not self._allow(peer, request.hash):
+                hashes = request.hashes if isinstance(request, GetManyRequest) else (request.hash,)
+                if self._allow is not None and not all(self._allow(peer, hash) for hash in hashes):
                     stream.send.reset(ResetCode.PERMISSION)
                     return
-                await self._send_all(request, stream.send)
+                if isinstance(request, GetManyRequest):
+                    await self._send_many(request, stream.send)
+                else:
+                    await self._send_all(request, stream.send)
                 await stream.send.finish()
         except (PeerError, NetworkError, TimeoutError, NotFound) as error:
             logger.debug("a blob request of %s ends: %s", peer.short(), error or "too slow")
@@ -101,9 +107,30 @@ class Provider:
                     return
                 await self._send(Hash(child), ranges, out)
 
+    async def _send_many(self, request: GetManyRequest, out: SendStream) -> None:
+        """Up to the first that is not here: the end of the stream tells, where a reset might undo what was sent."""
+        wanted = request.wanted()
+        while page := list(islice(wanted, PAGE)):
+            small = await self._store.small([hash for hash, ranges in page if ranges == ChunkRanges.ALL])
+            ready: list[bytes] = []
+            for hash, ranges in page:
+                if ranges == ChunkRanges.ALL and (data := small.get(hash)) is not None:
+                    ready += HEADER.pack(len(data)), data
+                    continue
+                await self._write(out, b"".join(ready))
+                ready.clear()
+                try:
+                    await self._send(hash, ranges, out)
+                except NotFound:
+                    return
+            await self._write(out, b"".join(ready))
+
+    async def _write(self, out: SendStream, piece: bytes) -> None:
+        async with asyncio.timeout(self._patience(WRITE_TIMEOUT)):
+            await out.write(piece)
+
     async def _send(self, hash: Hash, ranges: ChunkRanges, out: SendStream) -> None:
         async with await self._store.reader(hash) as reader:
             pieces = encode(reader.info.size, ranges, reader.data_at, reader.outboard_at)
             while piece := next(pieces, b"") if reader.in_memory else await self._store.run(next, pieces, b""):
-                async with asyncio.timeout(self._patience(WRITE_TIMEOUT)):
-                    await out.write(piece)
+                await self._write(out, piece)

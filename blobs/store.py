@@ -21,7 +21,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -36,6 +36,7 @@ from ..errors import UsageError
 from ..storage import Database
 from ..storage.errors import from_os_error
 from ..storage.files import make_private_dir
+from ..storage.prepared import Prepared
 from ..storage.tables import blobs
 from .bao import Leaf, Pairs
 from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
@@ -64,8 +65,41 @@ T = TypeVar("T")
 _WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
 _SIZE = sa.select(blobs.c.size).where(*_WHOLE)
 _FORGET = sa.delete(blobs).where(blobs.c.hash == sa.bindparam("key"))
-_INSERT = sa.insert(blobs)
+_INSERT = Prepared(
+    sa.text(
+        """
+        INSERT INTO blobs (hash, size, state, added_us, outboard, data)
+        VALUES (:key, :size, 1, :added_us, :outboard, :data)
+        ON CONFLICT (hash) DO UPDATE SET
+            size = excluded.size, state = 1, added_us = excluded.added_us,
+            outboard = excluded.outboard, data = excluded.data
+        WHERE blobs.state <> 1
+        """
+    ).bindparams(
+        sa.bindparam("key", type_=sa.LargeBinary),
+        sa.bindparam("size", type_=sa.BigInteger),
+        sa.bindparam("added_us", type_=sa.BigInteger),
+        sa.bindparam("outboard", type_=sa.LargeBinary),
+        sa.bindparam("data", type_=sa.LargeBinary),
+    )
+)
 _ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
+_SMALL = Prepared(sa.select(blobs.c.data).where(*_WHOLE))
+_KEEP = Prepared(
+    sa.text(
+        """
+        INSERT INTO blobs (hash, size, state, added_us, data) VALUES (:hash, :size, 1, :now, :data)
+        ON CONFLICT (hash) DO UPDATE SET
+            size = excluded.size, state = 1, added_us = excluded.added_us, data = excluded.data, outboard = NULL
+        WHERE blobs.state <> 1
+        """
+    ).bindparams(
+        sa.bindparam("hash", type_=sa.LargeBinary),
+        sa.bindparam("size", type_=sa.BigInteger),
+        sa.bindparam("now", type_=sa.BigInteger),
+        sa.bindparam("data", type_=sa.LargeBinary),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +252,16 @@ class BlobStore:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [BlobInfo(Hash(row.hash), row.size) for row in rows]
 
+    async def small(self, hashes: Sequence[Hash]) -> dict[Hash, bytes]:
+        """Of these, the blobs of at most `INLINE_DATA` bytes that are here."""
+
+        def job(connection: sa.Connection) -> dict[Hash, bytes]:
+            rows = ((hash, _SMALL.first(connection, {"key": bytes(hash)})) for hash in hashes)
+            return {hash: row[0] for hash, row in rows if row is not None and row[0] is not None}
+
+        found = await self._database.read(job)
+        return found | {Hash.EMPTY: b""} if Hash.EMPTY in hashes else found
+
     async def reader(self, hash: Hash) -> BlobReader:
         """Open a blob. `NotFound`; `BlobDamaged` where its file is gone or of another size: then it is forgotten, so
         that it can be fetched or added again.
@@ -265,6 +309,19 @@ class BlobStore:
         info, write = await self.stage_bytes(data)
         await self._database.write(write)
         return info
+
+    async def keep(self, verified: Iterable[tuple[Hash, bytes]]) -> None:
+        """Add blobs of at most `INLINE_DATA` bytes that were fetched, in one transaction.
+
+        It does not wait for the disk: what a power cut takes back is fetched again.
+        """
+        now = time.time_ns() // 1000
+        rows = [
+            {"hash": bytes(hash), "size": len(data), "now": now, "data": data}
+            for hash, data in verified
+            if hash != Hash.EMPTY
+        ]
+        await self._database.write(lambda connection: _KEEP.run_many(connection, rows), durable=False)
 
     async def stage_bytes(self, data: bytes) -> tuple[BlobInfo, Write]:
         """As `add_bytes`, but the row of a small blob is left to ``write``, to be called in a job of the database.
@@ -424,13 +481,11 @@ class BlobStore:
 
 def _insertion(hash: Hash, row: dict[str, object]) -> Write:
     """The write that makes a complete blob of ``row`` (size, data, outboard), where it is not one already."""
-    values = {"hash": bytes(hash), "state": COMPLETE, "added_us": time.time_ns() // 1000, "outboard": None, **row}
-    key = {"key": bytes(hash)}
+    values = {"key": bytes(hash), "added_us": time.time_ns() // 1000, "outboard": None, "data": None, **row}
 
     def insert(connection: sa.Connection) -> None:
-        if hash != Hash.EMPTY and connection.execute(_SIZE, key).scalar_one_or_none() is None:
-            connection.execute(_FORGET, key)
-            connection.execute(_INSERT, values)
+        if hash != Hash.EMPTY:
+            _INSERT.run(connection, values)
 
     return insert
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidings.blobs import Hash, NotProvided, Refused, UnsupportedRequest
-from tidings.blobs.messages import GetRequest, decode_request, refusal
+from tidings.blobs.messages import GetManyRequest, GetRequest, decode_request, refusal
 from tidings.blobs.ranges import ChunkRanges, ChunkRangesSeq
 from tidings.transport.errors import DecodeError
 
@@ -25,16 +25,29 @@ def test_get_vectors(ranges: ChunkRangesSeq, hex: str) -> None:
     assert decode_request(data) == GetRequest(HELLO, ranges)
 
 
-@pytest.mark.parametrize("kind", range(1, 10))
+def test_get_many() -> None:
+    many = GetManyRequest((HELLO, Hash.EMPTY))
+    assert many.encode() == bytes.fromhex(f"0902{HELLO}{Hash.EMPTY}01000100")
+    assert decode_request(many.encode()) == many
+    assert list(many.wanted()) == [(HELLO, ChunkRanges.ALL), (Hash.EMPTY, ChunkRanges.ALL)]
+    second = GetManyRequest((HELLO, Hash.EMPTY), ChunkRangesSeq(((1, ChunkRanges.LAST), (2, ChunkRanges.NONE))))
+    assert decode_request(second.encode()) == second
+    assert list(second.wanted()) == [(Hash.EMPTY, ChunkRanges.LAST)]
+
+
+@pytest.mark.parametrize("kind", range(1, 9))
 def test_other_kinds_are_unsupported(kind: int) -> None:
     with pytest.raises(UnsupportedRequest):
         decode_request(bytes([kind]) + bytes(40))
 
 
-@given(st.one_of(st.binary(max_size=80), st.binary(max_size=20).map(lambda tail: b"\0" + bytes(32) + tail)))
+heads = st.sampled_from([b"\0" + bytes(32), b"\x09\0", b"\x09\1" + bytes(32)])
+
+
+@given(st.one_of(st.binary(max_size=80), st.builds(bytes.__add__, heads, st.binary(max_size=20))))
 def test_any_bytes_give_a_request_or_the_documented_errors(data: bytes) -> None:
     try:
-        assert decode_request(data).hash
+        assert isinstance(decode_request(data), GetRequest | GetManyRequest)
     except (DecodeError, UnsupportedRequest):
         pass
 
