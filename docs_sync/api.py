@@ -12,6 +12,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from os import PathLike
 from random import Random, SystemRandom
 from typing import ClassVar, Literal
 
@@ -21,23 +24,36 @@ from ..errors import NetworkError, PeerError
 from ..gossip import Gossip
 from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointId
-from .access import Access, AccessControl
+from .access import Access, AccessControl, IssuedShare, expiry_us, share_id
 from .batch import Batch, checked_hash
 from .capability import Capability
 from .doc_entry import Entry, pack_value
 from .download import Downloads
-from .entries import Entries
+from .encryption import DocumentCipher, new_document_key, sealed_file, whole_paths
+from .entries import Entries, Fits
 from .entry import EMPTY_HASH, SignedEntry
-from .errors import BadKey, DocumentClosed, EmptyValue, SyncTimeout, SyncViolation
+from .errors import (
+    BadKey,
+    BadShare,
+    DocumentClosed,
+    EmptyValue,
+    EncryptedDocument,
+    InvalidEntry,
+    SyncTimeout,
+    SyncViolation,
+    UnknownDocument,
+)
 from .events import EventHub, EventStream, SyncFinished
+from .jsonl import Exported, Imported, Progress, Source, export_lines, import_lines
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .live import LiveDocument
 from .messages import AbortReason, Init
+from .put import Put
 from .query import Query
 from .sessions import MAX_DIALS, SessionContext
-from .share_store import ShareStore
+from .share_store import Rules, ShareStore
 from .store import DocsStore, NewEntry
-from .sync import ALPN, FrameReader, refuse
+from .sync import ALPN, FrameReader, Pace, refuse
 from .tickets import DocTicket
 from .watch import WatchEvent, watch
 
@@ -77,12 +93,20 @@ class Docs:
 
     # Documents.
 
-    async def create(self) -> Doc:
-        """A new, empty document that this node may write and share."""
+    async def create(self, *, encrypted: bool = False, restricted: bool = False) -> Doc:
+        """A new, empty document that this node may write and share.
+
+        ``encrypted``: only who gets a ticket of ours, with the document key in it, can read keys and contents.
+        ``restricted``: only the holders of the document's secret and of a `Doc.share` are answered.
+        """
         self._check_open()
         secret = NamespaceSecret.generate()
         capability = Capability(secret.id, secret)
         await self._store.add_namespace(capability)
+        if encrypted:
+            await self._access.adopt(secret.id, restricted=False, cipher_key=new_document_key(), grant=None)
+        if restricted:
+            await self._access.restrict(capability, True)
         return await self._go_live(capability.id, ())
 
     async def open(self, id: NamespaceId | str) -> Doc:
@@ -92,19 +116,22 @@ class Docs:
     async def join(self, ticket: DocTicket | str, *, timeout: float = 30.0) -> Doc:
         """Get a document from those who have it; returns when the first sync is done.
 
-        Raises InvalidTicket, and SyncTimeout after ``timeout`` seconds: the document is then kept and live, goes on
-        looking for peers, and `open` gives it.
+        Raises InvalidTicket, BadShare where the ticket was made for another node, and SyncTimeout after ``timeout``
+        seconds: the document is then kept and live, goes on looking for peers, and `open` gives it.
         """
         if isinstance(ticket, str):
             ticket = DocTicket.parse(ticket)
+        if ticket.grant is not None and not ticket.grant.is_for(self._endpoint.id):
+            raise BadShare("this ticket lets another node read: ask for one with this node's id, or for anybody")
         await self._store.add_namespace(ticket.capability)
+        await self._access.adopt(ticket.id, restricted=ticket.restricted, cipher_key=ticket.key, grant=ticket.grant)
         for node in ticket.nodes:
             self._endpoint.lookup.add(node)
         peers = [node.id for node in ticket.nodes if node.id != self._endpoint.id]
         already = self._open.get(ticket.id)
         events = EventStream() if already is None else already.events()
         doc = await self._go_live(ticket.id, peers, events)
-        doc._capability = await self._store.capability(ticket.id)
+        doc._learn(await self._rules(ticket.id))
         if not peers:  # our own ticket: everything that it names is here
             return doc
         error = "no peer of the ticket answered"
@@ -127,7 +154,7 @@ class Docs:
     async def list(self) -> AsyncIterator[Doc]:
         """Every document of this node, oldest first. Those that were not open are not made live by this."""
         for id in await self._store.namespaces():
-            yield self._open.get(id) or Doc(self, await self._store.capability(id))
+            yield self._open.get(id) or Doc(self, id, await self._rules(id))
 
     async def drop(self, id: NamespaceId | str) -> None:
         """Forget a document and its keys here; others keep it. Contents stay with the blobs."""
@@ -136,6 +163,7 @@ class Docs:
             if (doc := self._open.pop(id, None)) is not None:
                 await doc._stop()
             await self._store.drop(id)
+            self._access.forget(id)
 
     # Authors.
 
@@ -159,7 +187,7 @@ class Docs:
         try:
             async with asyncio.timeout(INIT_TIMEOUT):
                 stream = await connection.accept_bi()
-            init = await self._context.frames.read(stream)
+            init = await self._context.frames.read(stream, Pace())
             if not isinstance(init, Init):
                 raise SyncViolation("the peer began a sync without saying of what", peer=connection.remote_id)
             await self._serve(connection.remote_id, stream, init)
@@ -195,10 +223,10 @@ class Docs:
                 assert doc._live is not None
                 await doc._live.join(peers)
                 return doc
-            doc = Doc(self, await self._store.capability(id))
+            doc = Doc(self, id, await self._rules(id))
             if events is not None:
                 doc._events.add(events)
-            doc._live = LiveDocument(self._context, self._gossip, self._downloads, id, doc._events)
+            doc._live = LiveDocument(self._context, self._gossip, self._downloads, id, doc._events, doc._cipher)
             self._open[id] = doc  # before it starts: peers that hear of us may call at once
             try:
                 await doc._live.start(peers)
@@ -207,6 +235,12 @@ class Docs:
                 await doc._stop()
                 raise
             return doc
+
+    async def _rules(self, id: NamespaceId) -> Rules:
+        rules = await self._access.rules(id)
+        if rules is None:
+            raise UnknownDocument(f"there is no document {id} here: join it with a ticket")
+        return rules
 
     def _check_open(self) -> None:
         if self._closed:
@@ -227,11 +261,13 @@ class Doc:
     newest. A write replaces what the same author has at *and below* its key: ``set("a")`` removes the older ``"a/b"``.
     """
 
-    def __init__(self, docs: Docs, capability: Capability) -> None:
+    def __init__(self, docs: Docs, id: NamespaceId, rules: Rules) -> None:
         self._docs = docs
-        self._capability = capability
+        self._capability = Capability(id)
+        self._cipher: DocumentCipher | None = None
         self._events = EventHub()
         self._live: LiveDocument | None = None
+        self._learn(rules)
 
     @property
     def id(self) -> NamespaceId:
@@ -240,6 +276,11 @@ class Doc:
     @property
     def can_write(self) -> bool:
         return self._capability.can_write
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether this node has the document key. Without it, an encrypted document is one of strange keys."""
+        return self._cipher is not None
 
     @property
     def is_live(self) -> bool:
@@ -268,15 +309,24 @@ class Doc:
     async def set_hash(
         self, key: str | bytes, hash: Hash | bytes, size: int, *, author: AuthorId | None = None
     ) -> Entry:
-        """Point ``key`` at a content by its hash and its size in bytes; it need not be here. Raises as `set`."""
-        return (await self._write(NewEntry(self._raw_key(key), checked_hash(hash, size), size), author))[0]
+        """Point ``key`` at a content by its hash and its size in bytes; it need not be here.
+
+        Raises as `set`, and EncryptedDocument: there a content is encrypted for its key. Use `set_path` then.
+        """
+        return (await self._write(self._pointer(key, hash, size), author))[0]
+
+    async def set_path(self, key: str | bytes, path: str | PathLike[str], *, author: AuthorId | None = None) -> Entry:
+        """Store the content of a file, of whatever size. Raises UnreadableFile, and as `set`."""
+        return (await self._write(await self._stage_path(self._raw_key(key), path), author))[0]
 
     async def delete(self, prefix: str | bytes, *, author: AuthorId | None = None) -> int:
         """Delete the author's entries whose keys start with ``prefix``, here and everywhere; how many there were.
 
         A tombstone stays, so that older copies cannot come back. Other authors' entries stay, too: only they can go.
+        In an encrypted document a prefix that does not end in "/" deletes what is here now, path by path.
         """
-        return (await self._write(NewEntry(self._raw_key(prefix), EMPTY_HASH, 0), author))[1]
+        tombstones = await self._tombstones(prefix, author)
+        return (await self._write_all(tombstones, author))[1] if tombstones else 0
 
     def batch(self, *, author: AuthorId | None = None) -> Batch:
         """Many writes in one transaction and one burst of gossip: ``async with doc.batch() as batch: ...``.
@@ -305,11 +355,16 @@ class Doc:
     ) -> Entries:
         """The entries that fit, in any combination; see `query.Query`.
 
-        ``newest``: one for each key, the newest of all authors. Raises BadKey, BadQuery.
+        ``newest``: one for each key, the newest of all authors. In an encrypted document keys come in an order that
+        is always the same but means nothing, and ``descending`` is refused. Raises BadKey, BadQuery,
+        EncryptedDocument.
         """
+        raw, fits = (None, self._readable) if prefix is None else self._below(_key(prefix))
+        if descending and self._cipher is not None:
+            raise EncryptedDocument("the keys of an encrypted document are in no order: sort what you have read")
         query = Query(
-            prefix=None if prefix is None else _key(prefix),
-            key=None if key is None else _key(key),
+            prefix=raw,
+            key=None if key is None else self._raw_key(key),
             author=None if author is None else bytes(author),
             sort=sort,
             descending=descending,
@@ -318,7 +373,7 @@ class Doc:
             offset=offset,
             tombstones=tombstones,
         )
-        return Entries(self._docs._store, self.id, query, self._entry)
+        return Entries(self._docs._store, self.id, query, self._entry, fits)
 
     def watch(self, prefix: str | bytes = b"", *, since: int | None = None) -> AsyncGenerator[WatchEvent, None]:
         """The entries below ``prefix`` as they are (`Present`), `CaughtUp`, then what changes (`Changed`), with no gap.
@@ -327,18 +382,120 @@ class Doc:
         prefixes of ``prefix`` are told as well where they change, for they remove what is below. ``since``: the cursor
         of an earlier watch of this node, to go on behind it. Ends when the document is closed.
         """
-        return watch(self._docs._store, self.id, _key(prefix), since, self._entry)
+        raw, fits = self._below(_key(prefix))
+        return watch(self._docs._store, self.id, raw, since, self._entry, fits)
+
+    async def export_jsonl(
+        self,
+        place: Source,
+        *,
+        prefix: str | bytes | None = None,
+        author: AuthorId | None = None,
+        newest: bool = False,
+        tombstones: bool = False,
+        contents: bool = True,
+        signatures: bool = False,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write entries, with their contents up to 1 MiB that are here, as JSON Lines to a path or a binary file.
+
+        ``signatures``: so that `import_jsonl` into the same document keeps them as they are. See `jsonl_lines`. Raises
+        EncryptedDocument, and the `StoreError`s of files.
+        """
+        entries = aiter(self.entries(prefix=prefix, author=author, newest=newest, tombstones=tombstones))
+        return await export_lines(
+            entries,
+            lambda entry: self._docs._blobs.has(entry.hash),
+            place,
+            contents=contents,
+            signatures=signatures,
+            progress=progress,
+        )
+
+    async def import_jsonl(
+        self,
+        place: Source,
+        *,
+        author: AuthorId | None = None,
+        tombstones: bool = False,
+        progress: Progress | None = None,
+    ) -> Imported:
+        """Take the lines of `export_jsonl`, or lines made by hand, from a path or a binary file.
+
+        Entries of this document that are signed are stored as they were, deletions too; all others are written as
+        ``author``. Those replace what this author has at and below their keys; where they are deletions they are
+        skipped unless ``tombstones``. Raises BadImport with the number of the line, and what `set` raises.
+        """
+        return await import_lines(_ImportTarget(self, author), place, tombstones=tombstones, progress=progress)
 
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""
         return self._events.subscribe()
 
     def ticket(self, *, write: bool = False) -> DocTicket:
-        """How others join through this node; with ``write`` they may change the document. Raises ReadOnly."""
+        """How others join through this node; with ``write`` they may change the document. Raises ReadOnly.
+
+        It has the key of an encrypted document in it; ``ticket().iroh()`` is for who shall carry it and not read it.
+        To read a *restricted* document by this, a peer needs the hook's word; `share` makes tickets that suffice.
+        """
         capability = self._capability if write else self._capability.read_only()
         if write:
             self._capability.check_writable()
-        return DocTicket(capability, (self._docs._endpoint.addr(),))
+        nodes = (self._docs._endpoint.addr(),)
+        return DocTicket(capability, nodes, key=self._rules.cipher_key, restricted=self._rules.restricted)
+
+    # Who may read.
+
+    async def share(
+        self, reader: EndpointId | None = None, *, expires: timedelta | datetime | None = None
+    ) -> DocTicket:
+        """A ticket that lets read a restricted document, ``reader`` alone or whoever has the ticket, until ``expires``.
+
+        ``ticket.grant.share.id`` is what `revoke` takes. It counts where the document is not restricted yet, too.
+        Raises ReadOnly, BadShare, TooManyShares.
+        """
+        access = self._docs._access
+        grant = await access.share(self._capability, reader, expiry_us(expires, access.now_us()))
+        return replace(self.ticket(), grant=grant)
+
+    async def shares(self) -> list[IssuedShare]:
+        """Those that were issued on this node and have not expired, oldest first; the revoked ones, too."""
+        return [IssuedShare.of(share, gone) for share, gone in await self._docs._access.shares(self.id)]
+
+    async def revoke(self, share: IssuedShare | bytes | str) -> None:
+        """From now on ``share`` (or its id) lets nobody read: here at once, on other nodes as soon as they hear of it.
+
+        What its holder has read it keeps. Raises ReadOnly, UnknownShare, TooManyShares.
+        """
+        await self._docs._access.revoke(self._capability, share_id(share))
+        self._reconsider()
+
+    async def restrict(self, restricted: bool = True) -> None:
+        """Answer only to who may read, on all nodes that hear of it; or to everybody who knows the id, again.
+
+        Raises ReadOnly.
+        """
+        await self._docs._access.restrict(self._capability, restricted)
+        self._learn(await self._docs._rules(self.id))
+        self._reconsider()
+
+    async def is_restricted(self) -> bool:
+        return await self._docs._access.is_restricted(self.id)
+
+    def _reconsider(self) -> None:
+        """Who may not read any more leaves the swarm; the others hear of it by syncs."""
+        self._docs._gossip.reconsider(bytes(self.id))
+        if self._live is not None:
+            self._live.sync_neighbors()
+
+    def _learn(self, rules: Rules) -> None:
+        """What this node may do, at the beginning and when that changes."""
+        self._rules = rules
+        self._capability = Capability.of(self.id, rules.secret)
+        if self._cipher is None and rules.cipher_key is not None:
+            self._cipher = DocumentCipher(rules.cipher_key, self.id)
+            if self._live is not None:
+                self._live.cipher = self._cipher
 
     async def close(self) -> None:
         """Leave the swarm and end the syncs and events. Everything stays here; `Docs.open` goes on."""
@@ -348,16 +505,61 @@ class Doc:
             await self._stop()
 
     def _raw_key(self, key: str | bytes) -> bytes:
-        return _key(key)
+        """As it is stored."""
+        return _key(key) if self._cipher is None else self._cipher.encrypt_key(_key(key))
+
+    def _below(self, prefix: bytes) -> tuple[bytes, Fits | None]:
+        """What the stored keys of all entries below ``prefix`` start with, and which of those that do are meant."""
+        if self._cipher is None:
+            return prefix, None
+        raw, _ = self._cipher.prefix_of(prefix)
+        return raw, lambda entry: entry.is_readable and entry.key.startswith(prefix)
+
+    @property
+    def _readable(self) -> Fits | None:
+        return None if self._cipher is None else lambda entry: entry.is_readable
 
     async def _stage(self, key: bytes, value: bytes) -> NewEntry:
-        """A write of ``value`` to be, whose content is stored with it."""
+        """A write of ``value`` to be at the raw ``key``, whose content is stored with it."""
         if not value:
             raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
         self._docs._check_open()
         self._capability.check_writable()
+        if self._cipher is not None:
+            value = await self._cipher.encrypt(key, value)
         blob, content = await self._docs._blobs.stage_bytes(value)
         return NewEntry(key, bytes(blob.hash), blob.size, content)
+
+    async def _stage_path(self, key: bytes, path: str | PathLike[str]) -> NewEntry:
+        self._docs._check_open()
+        self._capability.check_writable()
+        blobs = self._docs._blobs
+        if self._cipher is None:
+            blob = await blobs.add_path(path)
+            if not blob.size:
+                raise EmptyValue(f"{path} is empty, and an empty value is how a deletion is written")
+        else:
+            blob = await blobs.add_stream(sealed_file(self._cipher, key, path))
+        return NewEntry(key, bytes(blob.hash), blob.size)
+
+    def _pointer(self, key: str | bytes, hash: Hash | bytes, size: int) -> NewEntry:
+        if self._cipher is not None:
+            raise EncryptedDocument(
+                "in an encrypted document a content is encrypted for its key: give it with set or set_path, not by hash"
+            )
+        return NewEntry(_key(key), checked_hash(hash, size), size)
+
+    async def _tombstones(
+        self, prefix: str | bytes, author: AuthorId | None, batched: Sequence[bytes] = ()
+    ) -> list[NewEntry]:
+        """What deletes everything below ``prefix``, of what is stored and of the raw keys ``batched``."""
+        cipher, prefix = self._cipher, _key(prefix)
+        if cipher is None or cipher.prefix_of(prefix)[1] is False:
+            return [NewEntry(self._raw_key(prefix), EMPTY_HASH, 0)]
+        writer = (await self._docs._author(author)).id
+        keys = [entry.key async for entry in self.entries(prefix=prefix, author=writer)]
+        keys += [key for raw in batched if (key := cipher.decrypt_key(raw)) is not None]
+        return [NewEntry(cipher.encrypt_key(key), EMPTY_HASH, 0) for key in whole_paths(prefix, keys)]
 
     async def _write(self, entry: NewEntry, author: AuthorId | None) -> tuple[Entry, int]:
         entries, removed = await self._write_all([entry], author)
@@ -374,8 +576,23 @@ class Doc:
                 doc._live.inserted(each.entry)
         return [self._entry(each.entry) for each in written], sum(each.removed for each in written)
 
+    async def _keep_signed(
+        self, entries: Sequence[SignedEntry], contents: Sequence[bytes]
+    ) -> Sequence[Put | InvalidEntry]:
+        """Store entries of others that no peer sent, and contents."""
+        self._docs._check_open()
+        staged = [(await self._docs._blobs.stage_bytes(content))[1] for content in contents]
+        await self._docs._store.keep(staged)
+        received = await self._docs._store.insert(self.id, entries, durable=True)
+        doc = self._docs._open.get(self.id)
+        if doc is not None and doc._live is not None:
+            for entry, outcome in zip(entries, received.outcomes, strict=True):
+                if isinstance(outcome, Put) and outcome.stored:
+                    doc._live.inserted(entry)
+        return received.outcomes
+
     def _entry(self, signed: SignedEntry) -> Entry:
-        return Entry(signed, self._docs._downloads)
+        return Entry(signed, self._docs._downloads, self._cipher)
 
     async def _stop(self) -> None:
         live, self._live = self._live, None
@@ -397,6 +614,15 @@ class _BatchTarget:
     def raw_key(self, key: str | bytes) -> bytes:
         return self._doc._raw_key(key)
 
+    def pointer(self, key: str | bytes, hash: Hash | bytes, size: int) -> NewEntry:
+        return self._doc._pointer(key, hash, size)
+
+    async def tombstones(self, prefix: str | bytes, batched: Sequence[bytes]) -> list[NewEntry]:
+        return await self._doc._tombstones(prefix, self._author, batched)
+
+    async def stage_path(self, key: bytes, path: str | PathLike[str]) -> NewEntry:
+        return await self._doc._stage_path(key, path)
+
     async def stage(self, key: bytes, value: bytes) -> NewEntry:
         return await self._doc._stage(key, value)
 
@@ -405,6 +631,24 @@ class _BatchTarget:
 
     async def write_all(self, entries: Sequence[NewEntry]) -> tuple[list[Entry], int]:
         return await self._doc._write_all(entries, self._author)
+
+
+class _ImportTarget:
+    """A document for an import."""
+
+    def __init__(self, doc: Doc, author: AuthorId | None) -> None:
+        self._doc = doc
+        self._author = author
+
+    @property
+    def namespace(self) -> bytes:
+        return bytes(self._doc.id)
+
+    def batch(self) -> Batch:
+        return self._doc.batch(author=self._author)
+
+    async def keep(self, entries: Sequence[SignedEntry], contents: Sequence[bytes]) -> Sequence[Put | InvalidEntry]:
+        return await self._doc._keep_signed(entries, contents)
 
 
 def _id(id: NamespaceId | str) -> NamespaceId:

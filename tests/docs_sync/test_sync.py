@@ -14,7 +14,7 @@ from tidings.docs_sync.query import Query
 from tidings.docs_sync.ranges import IdRange
 from tidings.docs_sync.reconcile import ContentStatus, Limits, RangeFingerprint, RangeItems, Value
 from tidings.docs_sync.store import DocsStore
-from tidings.docs_sync.sync import FrameReader, SyncSession, refuse
+from tidings.docs_sync.sync import FrameReader, Pace, SyncSession, refuse
 from tidings.storage import Database
 from tidings.transport import BiStream, frame
 from tidings.transport.errors import DecodeError, StreamReset
@@ -104,7 +104,7 @@ def session(store: DocsStore, stream: BiStream) -> SyncSession:
 
 
 async def serve(store: DocsStore, stream: BiStream) -> SyncSession:
-    init = await FrameReader(store).read(stream)
+    init = await FrameReader(store).read(stream, Pace())
     assert isinstance(init, Init)
     serving = session(store, stream)
     await serving.accept(init)
@@ -133,7 +133,7 @@ async def test_a_refused_dial() -> None:
         ours, remote = stream_pair()
 
         async def acceptor() -> None:
-            await FrameReader(b).read(remote)
+            await FrameReader(b).read(remote, Pace())
             await refuse(b, remote, AbortReason.ALREADY_SYNCING)
 
         serving = asyncio.ensure_future(acceptor())
