@@ -35,13 +35,16 @@ class Backend(Protocol):
         """There is one connection then, the writer's, and reads are its jobs."""
 
     def connect(self) -> sa.Connection:
-        """A connection for the writer, to a store that has the present schema. Its commits wait for the disk.
+        """A connection for the writer, to a store that has the present schema; as after `set_sync` (True).
 
         Called first, and again where a connection `is_lost`. Raises the errors of `Database.open`.
         """
 
     def set_sync(self, connection: sa.Connection, synced: bool) -> None:
-        """Outside of a transaction: whether the commits that follow wait for the disk."""
+        """Outside of a transaction: whether commits from now on have to be on the disk once `sync` returned."""
+
+    def sync(self, connection: sa.Connection) -> None:
+        """After a commit: wait until it, and every one before, is on the disk. Raises StoreError."""
 
     def read(self, fn: Callable[[sa.Connection], T]) -> T:
         """``fn`` on a snapshot, through a connection of a pool that cannot write. Raises what `translate` gives."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["READERS", "reader_engine", "set_sync", "writer_engine"]
+__all__ = ["READERS", "reader_engine", "writer_engine"]
 
 READERS = 3  # connections and threads; reads are short, and the machine has other work
 BUSY_MS = 5_000  # how long another program (the sqlite3 shell, a backup) may hold a lock before an error
@@ -28,7 +28,7 @@ _OPTIONS: dict[str, Any] = {"hide_parameters": True}  # secrets of authors and d
 def writer_engine(path: Path | None) -> sa.Engine:
     """For one connection at a time, whose transactions take the write lock at their start. None: in memory."""
     engine = sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=sa.pool.StaticPool, **_OPTIONS)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    sa.event.listen(engine, "begin", lambda connection: connection.connection.cursor().execute("BEGIN IMMEDIATE"))
     return engine
 
 
@@ -43,15 +43,8 @@ def reader_engine(path: Path) -> sa.Engine:
     engine = sa.create_engine(
         "sqlite://", creator=connect, poolclass=sa.pool.QueuePool, pool_size=READERS, max_overflow=0, **_OPTIONS
     )
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    sa.event.listen(engine, "begin", lambda connection: connection.connection.cursor().execute("BEGIN"))
     return engine
-
-
-def set_sync(connection: sa.Connection, synced: bool) -> None:
-    """Whether the next commits of a writer wait until they are on the disk. SQLite ignores it within a transaction."""
-    raw = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
-    assert isinstance(raw, sqlite3.Connection)
-    raw.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
@@ -62,7 +55,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
         connection.close()

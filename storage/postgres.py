@@ -124,6 +124,9 @@ class PostgreSQL:
         if revision != schema.REVISIONS[-1]:
             schema.migrate(connection)
 
+    def sync(self, connection: sa.Connection) -> None:
+        """The commit has waited."""
+
     def set_sync(self, connection: sa.Connection, synced: bool) -> None:
         _raw(connection).execute("SET synchronous_commit TO DEFAULT" if synced else "SET synchronous_commit TO off")
 

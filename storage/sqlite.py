@@ -1,8 +1,15 @@
-"""SQLite behind `Database`: one file that one process uses at a time, or a database in memory."""
+"""SQLite behind `Database`: one file that one process uses at a time, or a database in memory.
+
+SQLite itself does not sync commits here (``PRAGMA synchronous = NORMAL``: only checkpoints are); `SQLite.sync` syncs
+the write-ahead log after those that have to be durable. It is what SQLite would do (``FULL``), but by fdatasync, which
+leaves out the file's times: measured here 150 us in place of 340. The log is written before, and synced at checkpoints,
+so the order on the disk is the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +19,15 @@ import sqlalchemy as sa
 
 from . import schema
 from .backend import Put
-from .engine import reader_engine, set_sync, writer_engine
-from .errors import from_os_error, from_sqlite_error
+from .engine import reader_engine, writer_engine
+from .errors import DiskFailed, from_os_error, from_sqlite_error
 from .files import FileLock, make_private_dir
 
 __all__ = ["SQLite", "only_read"]
 
 T = TypeVar("T")
+
+_sync_file = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class SQLite:
@@ -29,6 +38,8 @@ class SQLite:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock: FileLock | None = None
+        self._log: int | None = None  # the write-ahead log, which is there as long as a connection is
+        self._behind = False  # a sync failed: what the log has on the disk is not known
         self._readers = None if path is None else reader_engine(path)
 
     @property
@@ -65,7 +76,32 @@ class SQLite:
         return connection
 
     def set_sync(self, connection: sa.Connection, synced: bool) -> None:
-        set_sync(connection, synced)
+        """`sync` does it all."""
+
+    def sync(self, connection: sa.Connection) -> None:
+        """Once this failed, syncing the log proves nothing: it is then folded into the file, which is synced."""
+        if self._path is None:
+            return
+        try:
+            if self._behind:
+                self._fold_log(connection)
+            else:
+                if self._log is None:
+                    self._log = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                _sync_file(self._log)
+            self._behind = False
+        except BaseException as error:
+            self._behind = True
+            if isinstance(error, OSError):
+                raise from_os_error(error, self._path) from error
+            raise
+
+    def _fold_log(self, connection: sa.Connection) -> None:
+        raw = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
+        assert isinstance(raw, sqlite3.Connection)
+        busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise DiskFailed(f"{self.place} could not be synced before, and is being read now: try again")
 
     def read(self, fn: Callable[[sa.Connection], T]) -> T:
         assert self._readers is not None
@@ -103,6 +139,9 @@ class SQLite:
         if connection is not None:
             with contextlib.suppress(sa.exc.SQLAlchemyError):  # nothing that was acknowledged is at stake
                 _close(connection)  # of the last connection: folds the log into the file
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None

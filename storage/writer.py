@@ -2,9 +2,9 @@
 
 Each job of several runs in a SAVEPOINT of its own inside the group's transaction, so that one that raises is undone
 alone; then one COMMIT makes the group durable, and only then its callers hear of it, in the order of the queue. Where
-the database gives up the transaction (disk full) or the COMMIT fails, every job of the group fails. A cancelled
-caller's job is skipped where it has not begun, else it is done whole. A group in which nobody asked for durability is
-not synced.
+the database gives up the transaction (disk full) or the COMMIT fails, every job of the group fails; so it does, though
+they are done, where the disk fails after the COMMIT. A cancelled caller's job is skipped where it has not begun, else
+it is done whole. A group in which nobody asked for durability is not synced.
 
 Where other processes write the same store, a job that they stood in the way of is undone and run again, after its
 group, in a transaction of its own. A connection that was lost while nobody used it is replaced without anybody hearing
@@ -55,7 +55,7 @@ class Writer:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._connection: sa.Connection | None = None
-        self._synced = True  # whether its commits wait for the disk
+        self._synced = True  # what `set_sync` was told last
         self._rng = random.Random()  # noqa: S311 - delays, not secrets
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(QUEUED)
@@ -160,6 +160,8 @@ class Writer:
                         left = group[position:] + rest
                         self._run_job(connection, job, alone=len(group) == 1)
             left = rest
+            if any(job.durable for job in group):
+                self._backend.sync(connection)
         except BaseException as error:
             lost = self._give_up()
             if lost and kept and not begun:

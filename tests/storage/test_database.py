@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from tidings.errors import StoreError, UsageError
-from tidings.storage import Damaged, Database, DatabaseClosed, DiskFull, Locked, NotWritable, TooNew
+from tidings.storage import Damaged, Database, DatabaseClosed, DiskFailed, DiskFull, Locked, NotWritable, TooNew
+from tidings.storage import sqlite as sqlite_store
 from tidings.storage.tables import tags
 
 
@@ -177,31 +179,63 @@ class TestWrites:
         await database.aclose()
 
 
-def sync_setting(connection: sa.Connection) -> int:
-    """2 is FULL, the commit waits for the disk; 1 is NORMAL, it does not. Both are as SQLite took them."""
-    return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were synced, in their order."""
+    files: list[str] = []
+
+    def sync_file(file: int) -> None:
+        os.fsync(file)
+        files.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+
+    monkeypatch.setattr(sqlite_store, "_sync_file", sync_file)
+    return files
 
 
 class TestRelaxedDurability:
-    async def test_only_a_durable_write_waits_for_the_disk(self, tmp_path: Path) -> None:
+    async def test_only_a_durable_write_waits_for_the_disk(self, tmp_path: Path, synced: list[str]) -> None:
         database = await Database.open(tmp_path / "db")
-        for durable in (True, False, False, True, False):
-            assert await database.write(sync_setting, durable=durable) == (2 if durable else 1)
+        expected = []
+        for name, durable in ((b"a", True), (b"b", False), (b"c", False), (b"d", True), (b"e", False)):
+            await database.write(lambda connection: connection.execute(put(name)), durable=durable)  # noqa: B023
+            expected += [str(tmp_path / "db-wal")] * durable
+            assert synced == expected
         await database.aclose()
 
     @pytest.mark.parametrize("durable", [[False] * 5, [False, True, False], [True, False], [True]])
-    async def test_one_durable_write_makes_its_group_durable(self, tmp_path: Path, durable: list[bool]) -> None:
+    async def test_one_durable_write_makes_its_group_durable(
+        self, tmp_path: Path, durable: list[bool], synced: list[str]
+    ) -> None:
         database = await Database.open(tmp_path / "db")
         gate = threading.Event()
         first = asyncio.ensure_future(database.write(lambda connection: gate.wait(10), durable=False))
         while database.commits == 0:
             await asyncio.sleep(0.001)
-        group = asyncio.gather(*(database.write(sync_setting, durable=each) for each in durable))
+        group = asyncio.gather(*(database.write(lambda connection: None, durable=each) for each in durable))
         await asyncio.sleep(0)
         gate.set()
-        assert await group == [2 if any(durable) else 1] * len(durable)
+        await group
         assert await first
+        assert len(synced) == any(durable)
         assert database.commits == 2
+        await database.aclose()
+
+    async def test_a_failed_sync_is_told_and_made_good(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(file: int) -> None:
+            raise OSError(errno.EIO, "I/O error")
+
+        database = await Database.open(tmp_path / "db")
+        await database.write(lambda connection: connection.execute(put(b"a")))
+        monkeypatch.setattr(sqlite_store, "_sync_file", broken)
+        with pytest.raises(DiskFailed):
+            await database.write(lambda connection: connection.execute(put(b"b")))
+        await database.write(lambda connection: connection.execute(put(b"c")))  # the log was folded into the file
+        assert (tmp_path / "db-wal").stat().st_size == 0
+        with pytest.raises(DiskFailed):
+            await database.write(lambda connection: connection.execute(put(b"d")))
+        monkeypatch.undo()
+        await database.write(lambda connection: connection.execute(put(b"e")))
+        assert await names(database) >= {b"a", b"c", b"e"}
         await database.aclose()
 
     async def test_what_raises_is_undone_and_the_setting_follows(self, database: Database) -> None:
