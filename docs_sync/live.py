@@ -80,7 +80,7 @@ class LiveDocument:
         self._gossip = gossip
         self._downloads = downloads
         self._events = events
-        self._cipher = cipher
+        self.cipher = cipher
         self._anchors: set[EndpointId] = set()  # from tickets and of old: tried again whatever happens
         self._useful: deque[EndpointAddr] = deque(maxlen=USEFUL_PEERS)
         self._incoming: asyncio.Queue[tuple[SignedEntry, EndpointId, bool]] = asyncio.Queue(MAX_INCOMING)
@@ -127,7 +127,7 @@ class LiveDocument:
 
     def inserted(self, entry: SignedEntry) -> None:
         """This node wrote ``entry``: it is durable, tell everybody."""
-        self._events.publish(InsertLocal(Entry(entry, self._downloads, self._cipher)))
+        self._events.publish(InsertLocal(Entry(entry, self._downloads, self.cipher)))
         self._broadcast(Put(entry))
 
     async def aclose(self) -> None:
@@ -167,7 +167,7 @@ class LiveDocument:
                 case swarm.Received():
                     await self._on_message(event)
                 case swarm.Lagged():
-                    self._sync_neighbors()
+                    self.sync_neighbors()
 
     async def _on_message(self, received: swarm.Received) -> None:
         peer = received.delivered_from
@@ -206,7 +206,7 @@ class LiveDocument:
                 received = await self._store.insert(self.namespace, [entry for entry, _, _ in batch])
             except TidingsError:
                 logger.exception("entries of %s could not be stored", self.namespace.short())
-                self._sync_neighbors()
+                self.sync_neighbors()
                 await asyncio.sleep(TICK)
                 continue
             stored: dict[EndpointId, list[Value]] = {}
@@ -227,7 +227,7 @@ class LiveDocument:
             if index % EVENTS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
             ours = ContentStatus.MISSING if entry.record.hash in missing else ContentStatus.COMPLETE
-            self._events.publish(InsertRemote(Entry(entry, self._downloads, self._cipher), peer, ours))
+            self._events.publish(InsertRemote(Entry(entry, self._downloads, self.cipher), peer, ours))
             if ours is ContentStatus.MISSING:
                 self._want(entry.record.hash, entry.record.size, peer if theirs is ContentStatus.COMPLETE else None)
 
@@ -253,7 +253,7 @@ class LiveDocument:
     def _is_known(self, peer: EndpointId) -> bool:
         return peer in self.neighbors or peer in self._anchors
 
-    def _sync_neighbors(self) -> None:
+    def sync_neighbors(self) -> None:
         for peer in self.neighbors:
             self._sessions.want(peer, "report")
 
@@ -303,6 +303,8 @@ class LiveDocument:
         return _now() + REPORT_EVERY * self._context.rng.uniform(0.5, 1.5)
 
     def _broadcast(self, op: Op, *, neighbors_only: bool = False) -> None:
+        if not self.neighbors:
+            return  # whoever comes is synced with
         try:
             self._outgoing.put_nowait((op, neighbors_only))
         except asyncio.QueueFull:
