@@ -1,7 +1,8 @@
 """Errors of documents, by blame (see ``tidings.errors``).
 
-UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadKey  BadPolicy  BadQuery  BatchEnded  BatchFull
-              ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare  TooManyShares
+UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadImport  BadKey  BadPolicy  BadQuery  BatchEnded
+              BatchFull  ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare
+              TooManyShares
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               OutsidePart  Unwelcome
               SyncRefused  SyncViolation  NotAllowed  Undecipherable
@@ -14,6 +15,7 @@ from ..errors import NetworkError, PeerError, UsageError
 
 __all__ = [
     "BadEmptyEntry",
+    "BadImport",
     "BadKey",
     "BadPolicy",
     "BadQuery",
@@ -63,6 +65,14 @@ class UnknownAuthor(UsageError):
 
 class EmptyValue(UsageError):
     """An empty value is how a deletion is written: use ``delete``, or store at least one byte."""
+
+
+class BadImport(UsageError):
+    """A line of an import is not an entry of a document. The lines before it are in; mend ``line`` and import again."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line}: {why}; the lines before it were imported")
+        self.line = line
 
 
 class BadKey(UsageError):

@@ -180,7 +180,7 @@ class DocsStore:
             for table in OF_DOCUMENTS:
                 connection.execute(sa.delete(table).where(table.c.namespace == bytes(namespace)))
 
-        await self._database.write(job)
+        await self._change(bytes(namespace), job, durable=True)
 
     # Authors.
 
@@ -354,8 +354,10 @@ class DocsStore:
         )
         return [verdict for batch in verdicts for verdict in batch]
 
-    async def insert(self, namespace: NamespaceId, entries: Sequence[SignedEntry]) -> Received:
-        """Put entries of others in one transaction."""
+    async def insert(
+        self, namespace: NamespaceId, entries: Sequence[SignedEntry], *, durable: bool = False
+    ) -> Received:
+        """Put entries of others in one transaction. ``durable``: they cannot be had again from where they came."""
         verdicts = await self.judge(namespace, entries)
         good = [entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict is None]
 
@@ -364,7 +366,7 @@ class DocsStore:
             stored = (entry for entry, outcome in zip(good, outcomes, strict=True) if outcome.stored)
             return outcomes, note_wanted(connection, bytes(namespace), stored, self._clock())
 
-        outcomes, absent = await self._change(bytes(namespace), job) if good else ([], set())
+        outcomes, absent = await self._change(bytes(namespace), job, durable=durable) if good else ([], set())
         each = iter(outcomes)
         return Received([next(each) if verdict is None else verdict for verdict in verdicts], absent)
 

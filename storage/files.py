@@ -14,6 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import Locked, from_os_error
 
@@ -23,6 +24,7 @@ __all__ = [
     "fsync_dir",
     "make_private",
     "make_private_dir",
+    "new_file",
     "parent_fd",
     "write_durably",
 ]
@@ -41,8 +43,12 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def write_durably(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None:
-    """Put ``data`` at ``path``, replacing what was there. On return it survives a crash and a power cut."""
+@contextlib.contextmanager
+def new_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to write, which takes its place at ``path`` when the block ends: durable, in place of what was there.
+
+    Where the block raises nothing is changed. What the file system refuses is raised as a `StoreError`.
+    """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -59,6 +65,12 @@ def write_durably(path: Path, data: bytes | bytearray, mode: int = 0o600) -> Non
         fsync_dir(path.parent)
     except OSError as error:
         raise from_os_error(error, path) from error
+
+
+def write_durably(path: Path, data: bytes | bytearray, mode: int = 0o600) -> None:
+    """Put ``data`` at ``path``, replacing what was there. On return it survives a crash and a power cut."""
+    with new_file(path, mode) as file:
+        file.write(data)
 
 
 def make_private_dir(path: Path) -> None:
