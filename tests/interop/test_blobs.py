@@ -113,3 +113,17 @@ async def test_ranges_are_encoded_alike(rust, ours, boundaries):
         await stream.send.finish()
         assert await stream.recv.read_to_end(1 << 20) == (expected if boundaries else b"")
         connection.close()
+
+
+async def test_we_fetch_many_small_ones_from_rust(rust, ours):
+    _, blobs = ours
+    peer = await started(rust)
+    sizes = [*range(1, 200), 1024, 16384]
+    wanted = [(Hash.parse(await rust.do("blob_add_pattern", size=size)), size) for size in sizes]
+    delivery = await blobs.fetch_small(wanted, peer)
+    assert delivery.error is None
+    assert await blobs.read(wanted[-1][0]) == pattern(16384)
+    missing = [(Hash.of(b"not there"), 9)]
+    for some in (missing, [(Hash.parse(await rust.do("blob_add", data=b"new".hex())), 3), *missing]):
+        delivery = await blobs.fetch_small(some, peer)
+        assert isinstance(delivery.error, NotProvided)
