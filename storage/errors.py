@@ -89,7 +89,10 @@ def from_sqlite_error(error: BaseException, place: str) -> StoreError | None:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(cause, sqlite3.Error):
         return None
-    match getattr(cause, "sqlite_errorcode", 0) & 0xFF:  # the low byte is the primary code, the rest tells details
+    code = getattr(cause, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the index of the log finds no room: this is what opening needs first
+        code = sqlite3.SQLITE_FULL
+    match code & 0xFF:  # the low byte is the primary code, the rest tells details
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Damaged(
                 f"{place} is damaged ({cause}): restore it from a backup, or move it away to begin anew; "

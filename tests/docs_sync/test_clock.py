@@ -53,7 +53,7 @@ class Device:
 
     async def write(self, *, author: Author = ALICE, document: int = 0, count: int = 1) -> list[int]:
         """The times that were given."""
-        batch = [NewEntry(b"key/%d" % n, bytes(32), 1) for n in range(count)]
+        batch = [NewEntry(b"key/%03d" % n, bytes(32), 1) for n in range(count)]
         written = await self.store.write_batch(CAPABILITIES[document], author, batch)
         for entry, _ in written:
             held = await self.store.get(CAPABILITIES[document].id, entry.id.key, entry.id.author)
