@@ -1,5 +1,6 @@
 """Replicated documents: signed entries, reconciliation, live sync over gossip; iroh's wire (``/iroh-sync/1``)."""
 
+from .access import Access, IssuedShare
 from .api import Doc, Docs
 from .doc_entry import Entry
 from .events import (
@@ -22,6 +23,7 @@ from .watch import CaughtUp, Changed, Present, WatchEvent
 
 __all__ = [
     "ALPN",
+    "Access",
     "Author",
     "AuthorId",
     "CaughtUp",
@@ -36,6 +38,7 @@ __all__ = [
     "EventStream",
     "InsertLocal",
     "InsertRemote",
+    "IssuedShare",
     "Lagged",
     "NamespaceId",
     "NamespaceSecret",

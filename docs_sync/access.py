@@ -32,8 +32,9 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Self, TypeVar
 
 from ..transport import EndpointId
 from ..transport.errors import DecodeError
@@ -52,7 +53,7 @@ from .shares import (
     present_secret,
 )
 
-__all__ = ["RECHECK", "Access", "AccessControl", "Kind", "expiry_us"]
+__all__ = ["RECHECK", "Access", "AccessControl", "IssuedShare", "Kind", "expiry_us", "share_id"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,9 @@ class AccessControl:
         self._shown: OrderedDict[tuple[NamespaceId, EndpointId], Presentation] = OrderedDict()
         self._changes = 0
         self._answers: OrderedDict[tuple[EndpointId, NamespaceId, Kind], tuple[bool, float]] = OrderedDict()
+
+    def now_us(self) -> int:
+        return self._clock()
 
     # Asked by whatever serves.
 
@@ -262,6 +266,39 @@ class AccessControl:
             return True
         del self._shown[namespace, peer]
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedShare:
+    """A share as a program sees it."""
+
+    id: bytes
+    """16 bytes."""
+    reader: EndpointId | None
+    """None: whoever has the ticket."""
+    issued: datetime
+    expires: datetime | None
+    revoked: bool
+
+    @classmethod
+    def of(cls, share: Share, revocation: Revocation | None) -> Self:
+        reader = None if share.is_bearer else share.holder
+        expires = None if share.not_after_us is None else _datetime(share.not_after_us)
+        return cls(share.id, reader, _datetime(share.issued_us), expires, revocation is not None)
+
+
+def share_id(share: IssuedShare | bytes | str) -> bytes:
+    """Raises UnknownShare for text that is no id."""
+    if isinstance(share, IssuedShare):
+        return share.id
+    try:
+        return bytes.fromhex(share) if isinstance(share, str) else share
+    except ValueError:
+        raise UnknownShare(f"{share!r} is no id of a share, which has 32 hex digits: shares() lists them") from None
+
+
+def _datetime(time_us: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time_us)
 
 
 def expiry_us(expires: timedelta | datetime | None, now_us: int) -> int | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -36,6 +37,18 @@ class BatchTarget(Protocol):
 
     async def stage(self, key: bytes, value: bytes) -> NewEntry:
         """Raises EmptyValue."""
+        ...
+
+    async def stage_path(self, key: bytes, path: str | PathLike[str]) -> NewEntry:
+        """Raises EmptyValue, UnreadableFile."""
+        ...
+
+    def pointer(self, key: str | bytes, hash: Hash | bytes, size: int) -> NewEntry:
+        """Raises BadKey, EmptyValue, EncryptedDocument."""
+        ...
+
+    async def tombstones(self, prefix: str | bytes, batched: Sequence[bytes]) -> list[NewEntry]:
+        """What deletes everything below ``prefix``; ``batched`` are raw keys that are to be written before."""
         ...
 
     async def keep(self, contents: Sequence[Write]) -> None:
@@ -85,11 +98,19 @@ class Batch:
 
     async def set_hash(self, key: str | bytes, hash: Hash | bytes, size: int) -> None:
         """As `Doc.set_hash`. Raises as `set`."""
-        self._add(NewEntry(self._target.raw_key(key), checked_hash(hash, size), size))
+        self._add(self._target.pointer(key, hash, size))
+
+    async def set_path(self, key: str | bytes, path: str | PathLike[str]) -> None:
+        """As `Doc.set_path`; the content goes to the blobs at once."""
+        raw = self._target.raw_key(key)
+        self._check()
+        self._add(await self._target.stage_path(raw, path))
 
     async def delete(self, prefix: str | bytes) -> None:
         """As `Doc.delete`. Raises BadKey, BatchFull, BatchEnded."""
-        self._add(NewEntry(self._target.raw_key(prefix), EMPTY_HASH, 0))
+        self._check()
+        for tombstone in await self._target.tombstones(prefix, [write.key for write in self._writes if write.size]):
+            self._add(tombstone)
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import msgpack  # type: ignore[import-untyped]
 
 from ..blobs import Hash
-from .encryption import DocumentCipher
+from .encryption import DocumentCipher, opened_pieces
 from .entry import SignedEntry
 from .errors import NotAValue
 from .keys import AuthorId, NamespaceId
@@ -20,6 +21,7 @@ CONTENT_TIMEOUT = 30.0  # seconds that `Entry.content` waits unless told otherwi
 class ContentReader(Protocol):
     async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes: ...
     async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None: ...
+    def pieces(self, hash: Hash) -> AsyncIterator[bytes]: ...
 
 
 class Entry:
@@ -93,6 +95,20 @@ class Entry:
         if not self.is_tombstone:
             namespace, size = NamespaceId(self.signed.id.namespace), self.signed.record.size
             await self._reader.arrival(namespace, self.hash, size, timeout)
+
+    async def pieces(self, timeout: float = CONTENT_TIMEOUT) -> AsyncIterator[bytes]:
+        """The bytes in pieces of about 1 MiB, in constant memory; nothing for a tombstone. Raises as `content`.
+
+        Each piece is genuine, but only the end says that nothing is missing: until then it may raise Undecipherable.
+        """
+        if self.is_tombstone:
+            return
+        await self.arrival(timeout)
+        pieces = self._reader.pieces(self.hash)
+        if self._cipher is not None:
+            pieces = opened_pieces(self._cipher.opener(self.signed.id.key), pieces)
+        async for piece in pieces:
+            yield piece
 
     async def value(self, timeout: float = CONTENT_TIMEOUT) -> Any:
         """What `Doc.set_value` stored. Raises NotAValue, and as `content`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from random import Random
 from typing import Protocol
@@ -108,6 +108,12 @@ class Downloads:
                 f"content {hash.short()} did not come within {timeout:g} s: wait longer, or bring a peer "
                 "online that has it"
             ) from None
+
+    async def pieces(self, hash: Hash) -> AsyncIterator[bytes]:
+        """A content that is here, in pieces of about 1 MiB."""
+        async with await self._blobs.reader(hash) as reader:
+            async for piece in reader:
+                yield piece
 
     async def aclose(self) -> None:
         await self._tasks.aclose()

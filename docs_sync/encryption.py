@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator, Iterable
+from os import PathLike
+from pathlib import Path
 
-from .content_cipher import ContentCipher, plain_size
-from .errors import Undecipherable
+from ..blobs.errors import UnreadableFile
+from .content_cipher import ContentCipher, Opener, Sealer, plain_size
+from .errors import EmptyValue, Undecipherable
 from .key_cipher import KeyCipher
 from .keys import NamespaceId
 
-__all__ = ["KEY_SIZE", "DocumentCipher", "new_document_key"]
+__all__ = ["KEY_SIZE", "DocumentCipher", "new_document_key", "opened_pieces", "sealed_file", "whole_paths"]
 
 KEY_SIZE = 32
+PIECE = 1 << 20  # bytes of a file that are read and encrypted in a thread at a time
 LONG = 256 << 10  # bytes of a content that is encrypted in a thread: a millisecond's work
 
 
@@ -61,8 +66,48 @@ class DocumentCipher:
             return self._contents.decrypt(key, data)
         return await asyncio.to_thread(self._contents.decrypt, key, data)
 
+    def sealer(self, key: bytes) -> Sealer:
+        """Encrypt a content piece by piece; ``key`` as for `encrypt`."""
+        return self._contents.sealer(key)
+
+    def opener(self, key: bytes) -> Opener:
+        return self._contents.opener(key)
+
     @staticmethod
     def plain_size(size: int) -> int:
         """Bytes of the content of an entry of ``size``; ``size`` itself where that is no encrypted content's."""
         plain = plain_size(size)
         return size if plain is None else plain
+
+
+async def sealed_file(cipher: DocumentCipher, key: bytes, path: str | PathLike[str]) -> AsyncIterator[bytes]:
+    """The encrypted form of a file's content for the stored ``key``. Raises UnreadableFile, EmptyValue."""
+    sealer, size = cipher.sealer(key), 0
+    try:
+        file = await asyncio.to_thread(Path(path).open, "rb")
+        with file:
+            while piece := await asyncio.to_thread(file.read, PIECE):
+                size += len(piece)
+                yield await asyncio.to_thread(sealer.update, piece)
+    except OSError as error:
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
+    if not size:
+        raise EmptyValue(f"{path} is empty, and an empty value is how a deletion is written")
+    yield sealer.finish()
+
+
+async def opened_pieces(opener: Opener, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The content whose encrypted form comes in ``pieces``. Raises Undecipherable, at its end the latest."""
+    async for piece in pieces:
+        yield await asyncio.to_thread(opener.update, piece)
+    yield opener.finish()
+
+
+def whole_paths(prefix: bytes, keys: Iterable[bytes]) -> list[bytes]:
+    """The fewest keys that can be deleted in an encrypted document, of those of ``keys`` that begin with ``prefix``."""
+    found: dict[bytes, None] = {}
+    for key in keys:
+        if key.startswith(prefix):
+            cut = key.find(b"/", len(prefix)) + 1
+            found[key[:cut] if cut else key] = None
+    return list(found)

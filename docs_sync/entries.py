@@ -11,7 +11,10 @@ from .keys import NamespaceId
 from .query import Query
 from .store import DocsStore
 
-__all__ = ["Entries"]
+__all__ = ["Entries", "Fits"]
+
+Fits = Callable[[Entry], bool]
+"""Which of the entries that a query gives are meant, where their keys have to be decrypted to tell."""
 
 
 class Entries:
@@ -24,22 +27,27 @@ class Entries:
     """
 
     def __init__(
-        self, store: DocsStore, namespace: NamespaceId, query: Query, entry: Callable[[SignedEntry], Entry]
+        self,
+        store: DocsStore,
+        namespace: NamespaceId,
+        query: Query,
+        entry: Callable[[SignedEntry], Entry],
+        fits: Fits | None,
     ) -> None:
         self._store = store
         self._namespace = namespace
         self._query = query
         self._entry = entry
+        self._fits = fits
 
-    async def __aiter__(self) -> AsyncIterator[Entry]:
-        async for found in self._store.query(self._namespace, self._query):
-            yield self._entry(found)
+    def __aiter__(self) -> AsyncIterator[Entry]:
+        return self._read(self._query)
 
     async def first(self) -> Entry | None:
         """The first one, None where nothing fits."""
         limit = 1 if self._query.limit is None else min(1, self._query.limit)
-        async for found in self._store.query(self._namespace, replace(self._query, limit=limit)):
-            return self._entry(found)
+        async for entry in self._read(replace(self._query, limit=limit)):
+            return entry
         return None
 
     async def list(self) -> list[Entry]:
@@ -48,4 +56,27 @@ class Entries:
 
     async def count(self) -> int:
         """How many there are."""
-        return await self._store.count(self._namespace, self._query)
+        if self._fits is None:
+            return await self._store.count(self._namespace, self._query)
+        return sum([1 async for _ in self])
+
+    async def _read(self, query: Query) -> AsyncIterator[Entry]:
+        fits = self._fits
+        if fits is None:
+            async for found in self._store.query(self._namespace, query):
+                yield self._entry(found)
+            return
+        # Limit and offset count what fits, which is known here alone.
+        skip, left = query.offset, query.limit
+        async for found in self._store.query(self._namespace, replace(query, offset=0, limit=None)):
+            if left == 0:
+                return
+            entry = self._entry(found)
+            if not fits(entry):
+                continue
+            if skip:
+                skip -= 1
+                continue
+            yield entry
+            if left is not None:
+                left -= 1

@@ -193,11 +193,15 @@ class Grant:
             raise DecodeError("the secret of a share is not that of its holder")
         return cls(share, bearer)
 
+    def is_for(self, endpoint: EndpointId) -> bool:
+        """Whether ``endpoint`` can use it."""
+        return self.bearer is not None or self.share.holder == endpoint
+
     def present(self, namespace: NamespaceId, endpoint: EndpointId) -> bytes | None:
         """What ``endpoint`` shows to prove that it may read; None where the share is another endpoint's."""
         if self.bearer is None:
             signature = b""
-            if self.share.holder != endpoint:
+            if not self.is_for(endpoint):
                 return None
         else:
             signature = self.bearer.sign(_presented(namespace, endpoint))

@@ -56,6 +56,10 @@ class DocTicket:
     def id(self) -> NamespaceId:
         return self.capability.id
 
+    def at(self, *nodes: EndpointAddr) -> DocTicket:
+        """The same rights and key through other nodes: of an encrypted document that iroh peers carry, say."""
+        return replace(self, nodes=nodes)
+
     def iroh(self) -> DocTicket:
         """The ticket that iroh peers take: the capability and the addresses, and nothing else."""
         return replace(self, grant=None, key=None, restricted=False)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ..storage import DatabaseClosed
 from .doc_entry import Entry
+from .entries import Fits
 from .entry import SignedEntry
 from .keys import NamespaceId
 from .query import Query
@@ -60,11 +61,12 @@ async def watch(
     prefix: bytes,
     since: int | None,
     entry: Callable[[SignedEntry], Entry],
+    fits: Fits | None = None,
 ) -> AsyncGenerator[WatchEvent, None]:
-    """Ends when the document is closed. With ``since``: `Changed` for what came later, `CaughtUp`, then as ever.
+    """Below the stored ``prefix``, what ``fits``. Ends when the document is closed.
 
-    A number that this store has not reached is of another store, or of a document that was dropped and joined again:
-    then the watch begins anew.
+    With ``since``: `Changed` for what came later, `CaughtUp`, then as ever. A number that this store has not reached is
+    of another store, or of a document that was dropped and joined again: then the watch begins anew.
     """
     with store.changed.waiter(bytes(namespace)) as waiter:
         try:
@@ -72,7 +74,9 @@ async def watch(
             if since is None or since > last:
                 cursor = last
                 async for signed in store.query(namespace, Query(prefix=prefix)):
-                    yield Present(entry(signed))
+                    found = entry(signed)
+                    if fits is None or fits(found):
+                        yield Present(found)
                     if waiter.over:
                         return
             else:
@@ -85,9 +89,10 @@ async def watch(
                 waiter.look()
                 page = await store.changes(namespace, cursor, PAGE)
                 for cursor, signed in page:
-                    key = signed.id.key
-                    if key.startswith(prefix) or prefix.startswith(key):
-                        yield Changed(entry(signed), cursor)
+                    key, found = signed.id.key, entry(signed)
+                    above = prefix.startswith(key) and found.is_readable
+                    if above or (key.startswith(prefix) and (fits is None or fits(found))):
+                        yield Changed(found, cursor)
                 if len(page) == PAGE:
                     continue
                 if not caught_up:  # what came last has been superseded

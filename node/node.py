@@ -17,7 +17,7 @@ from os import PathLike
 from pathlib import Path
 
 from ..blobs import Blobs
-from ..docs_sync import Docs
+from ..docs_sync import Access, Docs
 from ..gossip import Gossip
 from ..storage import Database
 from ..storage.files import FileLock, make_private_dir
@@ -52,23 +52,27 @@ class Node:
         bind: Sequence[str] = ANY,
         database: str | None = None,
         blobs: str | PathLike[str] | None = None,
+        access: Access | None = None,
     ) -> Opening[Node]:
         """Open the node that lives in ``directory``, or make one; ``await`` it, or use it with ``async with``.
 
         None: everything in memory under a new identity, but for blobs above 16 KiB, which lie in a temporary directory
         until the node closes. ``bind`` as for `Endpoint.bind`. ``database``, the URL of a PostgreSQL database
         (``postgresql+psycopg://user@host/database``), holds the documents, authors and small blobs instead; ``blobs``
-        is the folder of the large ones, which nodes of one database share.
+        is the folder of the large ones, which nodes of one database share. ``access`` says which peer may read which
+        document, and from whom entries are taken (`tidings.docs_sync.access`).
 
         Raises StoreError: the directory is in use by another process, damaged, or from a newer version; the database
         cannot be reached.
         """
         path = None if directory is None else Path(directory)
         folder = None if blobs is None else Path(blobs)
-        return Opening(lambda: cls._open(path, bind, database, folder))
+        return Opening(lambda: cls._open(path, bind, database, folder, access))
 
     @classmethod
-    async def _open(cls, path: Path | None, bind: Sequence[str], url: str | None, blob_path: Path | None) -> Node:
+    async def _open(
+        cls, path: Path | None, bind: Sequence[str], url: str | None, blob_path: Path | None, access: Access | None
+    ) -> Node:
         async with AsyncExitStack() as stack:
             if path is None and blob_path is None:
                 blob_path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-")))
@@ -89,7 +93,7 @@ class Node:
             stack.push_async_callback(blobs.aclose)
             gossip = Gossip(endpoint)
             stack.push_async_callback(gossip.aclose)
-            docs = Docs(endpoint, database, blobs, gossip)
+            docs = Docs(endpoint, database, blobs, gossip, access=access)
             stack.push_async_callback(docs.aclose)
             router = Router(endpoint, {gossip.ALPN: gossip.handle, blobs.ALPN: blobs.handle, docs.ALPN: docs.handle})
             stack.push_async_callback(router.aclose)
