@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -47,8 +48,9 @@ def main() -> None:
     work = documents if args.documents else node
     try:
         done = asyncio.run(work(directory, args.rounds, random.Random(args.seed)))
-    except AssertionError as error:
-        sys.exit(f"LOST, seed {args.seed}, see {directory}: {error}")
+    except AssertionError:
+        traceback.print_exc()
+        sys.exit(f"LOST, seed {args.seed}, see {directory}")
     shutil.rmtree(directory)
     print(f"{done}, nothing lost, {time.monotonic() - began:.0f} s")
 

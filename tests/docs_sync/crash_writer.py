@@ -116,8 +116,8 @@ def main() -> None:
         work, path, run = json.loads(line)
         child = os.fork()
         if child == 0:
+            report("child", pid=os.getpid())
             asyncio.run({"write": write, "migrate": migrate}[work](Path(path), run))
-        os.write(1, json.dumps({"word": "child", "pid": child}).encode() + b"\n")
         _, status = os.waitpid(child, 0)
         os.write(1, b"\n")  # the child's last line may be cut off
         report("ended", status=os.waitstatus_to_exitcode(status))
