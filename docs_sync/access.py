@@ -21,7 +21,8 @@ Over ``/iroh-sync/1`` nothing can be shown: who is not allowed by the hook gets 
 is not dialled for it.
 
 Every path that serves a document asks `AccessControl.allows`. What was shown, and what the database says, is looked at
-again each time or within `RULES_FOR` seconds; what runs on (gossip, pushed changes) asks again every `RECHECK` seconds.
+again each time, or within `SHARED_RULES_FOR` seconds where other processes write to it; what runs on (gossip, pushed
+changes) asks again every `RECHECK` seconds.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self, TypeVar
+
+from blake3 import blake3
 
 from ..transport import EndpointId
 from ..transport.errors import DecodeError
@@ -65,10 +68,12 @@ Access = Callable[[EndpointId, NamespaceId, Kind], bool | Awaitable[bool | None]
 
 HOOK_TIMEOUT = 5.0  # seconds for the hook; the peer waits meanwhile, 10 s at most before it gives up
 HOOK_MEMORY = 1.0  # seconds that an answer counts for entries by gossip, which are many
-RULES_FOR = 5.0  # seconds that what was read of the database counts: another process may change it
+RULES_FOR = 600.0  # seconds that what was read of the database counts, which this process alone changes
+SHARED_RULES_FOR = 5.0  # where other processes change it, too
 RECHECK = 10.0
 """Seconds after which whatever runs on is asked about again."""
 
+MARK = "tidings 2026-11-23 statements about who may read a document"
 MAX_KNOWN = 16_384  # rules, presentations and answers remembered, of each: a few MB
 MAX_AHEAD_US = 600_000_000  # a restriction from further ahead could not be undone by a right clock
 
@@ -88,6 +93,7 @@ class AccessControl:
         self._me = me
         self._hook = hook
         self._clock = clock
+        self._rules_for = SHARED_RULES_FOR if store.is_shared else RULES_FOR
         self._rules: OrderedDict[NamespaceId, tuple[Rules, float]] = OrderedDict()
         self._shown: OrderedDict[tuple[NamespaceId, EndpointId], Presentation] = OrderedDict()
         self._changes = 0
@@ -125,6 +131,10 @@ class AccessControl:
         namespace = NamespaceId(topic)
         return await self.rules(namespace) is None or await self.allows(peer, namespace, "read")
 
+    async def can_change(self, namespace: NamespaceId) -> bool:
+        """Whether who may read now may not read later: then what runs on has to be looked at again."""
+        return self._hook is not None or await self.is_restricted(namespace)
+
     async def is_restricted(self, namespace: NamespaceId) -> bool:
         rules = await self.rules(namespace)
         return rules is not None and rules.restricted
@@ -145,6 +155,16 @@ class AccessControl:
         """The signed statements that other nodes have to know: `MAX_REVOCATIONS` and one at most, of 100 bytes."""
         rules = await self.rules(namespace)
         return [] if rules is None else list(rules.notices)
+
+    async def mark(self, namespace: NamespaceId) -> bytes:
+        """32 bytes that differ between two nodes where one knows a statement that the other does not; zeros for none.
+
+        Digests are combined with it by XOR: so statements find their way where the entries are the same.
+        """
+        rules = await self.rules(namespace)
+        if rules is None or not rules.notices:
+            return bytes(32)
+        return blake3(b"".join(sorted(rules.notices)), derive_key_context=MARK).digest()
 
     async def take_revocations(self, namespace: NamespaceId, statements: Sequence[bytes]) -> None:
         """Keep what of ``statements`` the document's secret signed; anything else is logged and dropped."""
@@ -234,7 +254,7 @@ class AccessControl:
         changes = self._changes
         rules = await self._store.rules(namespace, self._clock())
         if rules is not None and changes == self._changes:  # else what was read may be older than the change
-            _remember(self._rules, namespace, (rules, _now() + RULES_FOR))
+            _remember(self._rules, namespace, (rules, _now() + self._rules_for))
         return rules
 
     async def _ask(self, hook: Access, peer: EndpointId, namespace: NamespaceId, kind: Kind) -> bool | None:

@@ -15,19 +15,20 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from os import PathLike
+from pathlib import Path
 from random import Random, SystemRandom
 from typing import ClassVar, Literal
 
 from ..blobs import Blobs, Hash
 from ..blobs.store import Write
-from ..errors import NetworkError, PeerError
+from ..errors import NetworkError, PeerError, TidingsError
 from ..gossip import Gossip
 from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointId
-from .access import Access, AccessControl, IssuedShare, expiry_us, share_id
+from .access import RECHECK, Access, AccessControl, IssuedShare, expiry_us, share_id
 from .batch import Batch, checked_hash
 from .capability import Capability
-from .doc_entry import Entry, pack_value
+from .doc_entry import CONTENT_TIMEOUT, Entry, pack_value
 from .download import Downloads
 from .encryption import DocumentCipher, new_document_key, sealed_file, whole_paths
 from .entries import Entries, Fits
@@ -44,6 +45,7 @@ from .errors import (
     UnknownDocument,
 )
 from .events import EventHub, EventStream, SyncFinished
+from .folders import Copied, OnFile, export_entries, import_files
 from .jsonl import Exported, Imported, Progress, Source, export_lines, import_lines
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .live import LiveDocument
@@ -54,6 +56,7 @@ from .sessions import MAX_DIALS, SessionContext
 from .share_store import Rules, ShareStore
 from .store import DocsStore, NewEntry
 from .sync import ALPN, FrameReader, Pace, refuse
+from .tasks import Tasks
 from .tickets import DocTicket
 from .watch import WatchEvent, watch
 
@@ -90,6 +93,8 @@ class Docs:
         self._opening = asyncio.Lock()
         self._default_author: Author | None = None
         self._closed = False
+        self._tasks = Tasks()
+        self._tasks.start(self._recheck(), "access to documents")
 
     # Documents.
 
@@ -180,6 +185,17 @@ class Docs:
         """Those whose secret this node holds, the default one first."""
         return await self._store.authors()
 
+    async def _recheck(self) -> None:
+        """Who may not read any more, a share having expired, leaves the swarms."""
+        while True:
+            await asyncio.sleep(RECHECK)
+            for id, doc in list(self._open.items()):
+                try:
+                    if doc._live is not None and doc._live.neighbors and await self._access.can_change(id):
+                        self._gossip.reconsider(bytes(id))
+                except TidingsError:
+                    logger.exception("who may read %s could not be looked up", id.short())
+
     # Connections.
 
     async def handle(self, connection: Connection) -> None:
@@ -205,6 +221,7 @@ class Docs:
         async with self._opening:
             docs, self._open = list(self._open.values()), {}
             await asyncio.gather(*(doc._stop() for doc in docs))
+        await self._tasks.aclose()
         await self._downloads.aclose()
         await self._store.aclose()
 
@@ -427,6 +444,43 @@ class Doc:
         skipped unless ``tombstones``. Raises BadImport with the number of the line, and what `set` raises.
         """
         return await import_lines(_ImportTarget(self, author), place, tombstones=tombstones, progress=progress)
+
+    async def export_folder(
+        self,
+        folder: str | PathLike[str],
+        *,
+        prefix: str | bytes = b"",
+        author: AuthorId | None = None,
+        replace: bool = False,
+        timeout: float = CONTENT_TIMEOUT,
+        on_file: OnFile | None = None,
+    ) -> Copied:
+        """Write the newest entry of each key below ``prefix`` into a file named by the rest of its key.
+
+        Names that lead out of the folder are left out, and so is what is there already unless ``replace``, and
+        contents that are not here ``timeout`` seconds after they were asked for: see `Copied`. Raises DiskFull,
+        UnreadableFile.
+        """
+        below = _key(prefix)
+        entries = aiter(self.entries(prefix=below, author=author, newest=True))
+        return await export_entries(
+            entries, below, Path(folder), replace=replace, timeout=timeout, on_file=on_file
+        )
+
+    async def import_folder(
+        self,
+        folder: str | PathLike[str],
+        *,
+        prefix: str | bytes = b"",
+        author: AuthorId | None = None,
+        on_file: OnFile | None = None,
+    ) -> Copied:
+        """Write every regular file of a folder, its subfolders included, at ``prefix``, its path and a NUL byte.
+
+        Symbolic links and odd names are left out: see `Copied`. Raises UnreadableFile, and what `set` raises; the
+        batches before are written then.
+        """
+        return await import_files(lambda: self.batch(author=author), Path(folder), _key(prefix), on_file=on_file)
 
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""

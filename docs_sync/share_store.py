@@ -49,6 +49,11 @@ class ShareStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may change what is here."""
+        return self._database.is_shared
+
     async def rules(self, namespace: NamespaceId, now_us: int) -> Rules | None:
         """None where there is no such document here."""
         id = bytes(namespace)
