@@ -85,21 +85,6 @@ _INSERT = Prepared(
 )
 _ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
 _SMALL = Prepared(sa.select(blobs.c.data).where(*_WHOLE))
-_KEEP = Prepared(
-    sa.text(
-        """
-        INSERT INTO blobs (hash, size, state, added_us, data) VALUES (:hash, :size, 1, :now, :data)
-        ON CONFLICT (hash) DO UPDATE SET
-            size = excluded.size, state = 1, added_us = excluded.added_us, data = excluded.data, outboard = NULL
-        WHERE blobs.state <> 1
-        """
-    ).bindparams(
-        sa.bindparam("hash", type_=sa.LargeBinary),
-        sa.bindparam("size", type_=sa.BigInteger),
-        sa.bindparam("now", type_=sa.BigInteger),
-        sa.bindparam("data", type_=sa.LargeBinary),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,11 +302,11 @@ class BlobStore:
         """
         now = time.time_ns() // 1000
         rows = [
-            {"hash": bytes(hash), "size": len(data), "now": now, "data": data}
+            {"key": bytes(hash), "size": len(data), "added_us": now, "outboard": None, "data": data}
             for hash, data in verified
             if hash != Hash.EMPTY
         ]
-        await self._database.write(lambda connection: _KEEP.run_many(connection, rows), durable=False)
+        await self._database.write(lambda connection: _INSERT.run_many(connection, rows), durable=False)
 
     async def stage_bytes(self, data: bytes) -> tuple[BlobInfo, Write]:
         """As `add_bytes`, but the row of a small blob is left to ``write``, to be called in a job of the database.
