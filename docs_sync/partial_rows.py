@@ -1,9 +1,9 @@
 """The part of a document below a prefix, as reconciliation reads it.
 
 Ids are ordered by author, then key: below a prefix lies one run of ids for each author. The put rule also needs what
-may delete there, the author's entries at proper prefixes of the prefix (a tombstone at ``pho`` goes over ``photos/``);
-these *ancestors*, at most one for each byte of the prefix, belong to the part. `PartialRows` shows the runs as if they
-were the whole document, so that two peers reconcile a part with the messages and rules of a whole one.
+may delete there, the author's entries at proper prefixes of the prefix; these *ancestors*, at most one for each byte of
+the prefix, belong to the `part`. `PartialRows` shows the runs as if they were the whole document, so that two peers
+reconcile a part with the messages and rules of a whole one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,9 @@ from .ranges import IdRange
 from .reconcile import Summary, Value
 from .rows import EntryRows
 
-__all__ = ["PartialRows", "in_part"]
+__all__ = ["PartialRows"]
 
 _e, _h = tables.entries.c, tables.heads.c
-
-
-def in_part(key: bytes, prefix: bytes) -> bool:
-    """Whether an entry belongs to the part: below the prefix, or an ancestor of it."""
-    return key.startswith(prefix) or prefix.startswith(key)
 
 
 class PartialRows:

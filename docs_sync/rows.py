@@ -19,7 +19,7 @@ from .ranges import Bound, IdRange, Segment
 from .reconcile import ContentStatus, Summary, Value
 from .summary_tree import END, START, Sum, Tree
 
-__all__ = ["COLUMNS", "PAGE", "EntryRows", "from_row", "missing"]
+__all__ = ["COLUMNS", "PAGE", "EntryRows", "arrivals", "from_row", "missing"]
 
 FIRST_PAGE = 32  # most ranges that are walked hold a few entries
 PAGE = 256  # rows read at once: a page of the largest keys is 1 MB
@@ -51,6 +51,13 @@ _WALK = Prepared(
     .order_by(_e.author, _e.key)
     .limit(sa.bindparam("most"))
 )
+_ARRIVALS = Prepared(
+    sa.select(*COLUMNS, _b.state, _e.seq)
+    .select_from(tables.entries.outerjoin(tables.blobs, _b.hash == _e.hash))
+    .where(_e.namespace == sa.bindparam("namespace"), _e.seq > sa.bindparam("after"))
+    .order_by(_e.seq)
+    .limit(sa.bindparam("most"))
+)
 
 
 def from_row(row: Sequence[object]) -> SignedEntry:
@@ -58,6 +65,12 @@ def from_row(row: Sequence[object]) -> SignedEntry:
     namespace, author, key, size, hash, timestamp, author_sig, namespace_sig = row[:8]
     id = EntryId(namespace, author, key)  # type: ignore[arg-type]
     return SignedEntry(id, Record(size, hash, timestamp), author_sig, namespace_sig)  # type: ignore[arg-type]
+
+
+def arrivals(connection: sa.Connection, namespace: bytes, after: int, most: int) -> list[tuple[int, Value]]:
+    """What arrived after arrival number ``after`` and was not superseded since, in that order."""
+    rows = _ARRIVALS.all(connection, {"namespace": namespace, "after": after, "most": most})
+    return [(row[9], Value(from_row(row), _status(row[8], row[4]))) for row in rows]
 
 
 def missing(connection: sa.Connection, hashes: Set[bytes]) -> set[bytes]:

@@ -35,7 +35,7 @@ from .put_rows import put_entries
 from .query import Query, Walk, count_entries, newest_of_key
 from .ranges import IdRange
 from .reconcile import EMPTY_ID, Limits, Message, Summary, Value, limits_for
-from .rows import COLUMNS, EntryRows, from_row
+from .rows import COLUMNS, EntryRows, arrivals, from_row
 from .validity import MAX_KEY_SIZE, check_entry, judge_all
 from .views import View
 
@@ -56,6 +56,7 @@ _n, _a, _e, _h, _p, _b = (
     table.c
     for table in (tables.namespaces, tables.authors, tables.entries, tables.heads, tables.sync_peers, tables.blobs)
 )
+_c = tables.contents.c
 
 _document = tables.namespaces.c.namespace == sa.bindparam("namespace")
 _DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us).where(_document))
@@ -134,6 +135,8 @@ class DocsStore:
         self._clock = clock
         self._times: dict[AuthorId, int] = {}  # the latest that a batch was signed with
         self._aggregated: set[bytes] = set()
+        self._summaries: dict[bytes, Summary] = {}  # of documents that did not change since
+        self._changes = 0
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, thread_name_prefix="tidings-verify")
 
     async def aclose(self) -> None:
@@ -142,12 +145,13 @@ class DocsStore:
 
     # Capabilities.
 
-    async def add_namespace(self, capability: Capability) -> None:
-        """Keep the right to read or write; what is there is only ever widened."""
+    async def add_namespace(self, capability: Capability, prefix: bytes | None = None) -> None:
+        """Keep the right to read or write; what is there is only ever widened. Of a document that was not here yet only
+        the part below ``prefix`` is held."""
         secret = None if capability.secret is None else capability.secret.to_bytes()
         row = {"namespace": bytes(capability.id), "created_us": self._clock()}
         row |= {"kind": _READ if secret is None else _WRITE, "secret": secret, "aggregated": True}
-        row["contents_from"] = None  # no entry is older than this
+        row |= {"contents_from": None, "prefix": prefix}  # no entry is older than this
 
         def job(connection: sa.Connection) -> None:
             known = connection.execute(sa.select(_n.kind).where(_n.namespace == row["namespace"])).scalar()
@@ -166,6 +170,19 @@ class DocsStore:
         if row is None:
             raise UnknownDocument(f"there is no document {namespace} here: join it with a ticket")
         return Capability.of(namespace, row[0])
+
+    async def prefix(self, namespace: NamespaceId) -> bytes | None:
+        """Of the part that is held, None where it is the whole document. Raises UnknownDocument."""
+        query = sa.select(_n.prefix).where(_n.namespace == bytes(namespace))
+        row = await self._database.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            raise UnknownDocument(f"there is no document {namespace} here: join it with a ticket")
+        return None if row[0] is None else bytes(row[0])
+
+    async def widen(self, namespace: NamespaceId) -> None:
+        """Hold the whole document from now on."""
+        whole = sa.update(tables.namespaces).where(_n.namespace == bytes(namespace)).values(prefix=None)
+        await self._database.write(lambda connection: connection.execute(whole))
 
     async def namespaces(self) -> list[NamespaceId]:
         """In the order of their creation here."""
@@ -301,6 +318,8 @@ class DocsStore:
         try:
             return await self._database.write(job, durable)
         finally:
+            self._changes += 1
+            self._summaries.pop(namespace, None)
             self.changed.tell(namespace)
 
     def _prepare(self, connection: sa.Connection, namespace: bytes) -> bool:
@@ -332,11 +351,42 @@ class DocsStore:
         id = await self._ready(namespace)
         return await self._database.read(lambda connection: EntryRows(connection, id).summary(WHOLE))
 
+    async def summaries(self, namespaces: Sequence[NamespaceId]) -> dict[NamespaceId, Summary]:
+        """`summary` of each that is here. Where nobody else writes the store, what did not change is not read again."""
+        known = {id: self._summaries[bytes(id)] for id in namespaces if bytes(id) in self._summaries}
+        asked = [bytes(id) for id in namespaces if id not in known]
+        if not asked:
+            return known
+        query = sa.select(_n.namespace, _n.aggregated).where(_n.namespace.in_(asked))
+
+        def read(connection: sa.Connection) -> tuple[dict[bytes, Summary], list[bytes]]:
+            rows = connection.execute(query).all()
+            found = {id: EntryRows(connection, id).summary(WHOLE) for id, aggregated in rows if aggregated}
+            return found, [id for id, aggregated in rows if not aggregated]
+
+        changes = self._changes
+        found, unready = await self._database.read(read)
+        if changes == self._changes and not self._database.is_shared:
+            self._summaries |= found
+        for id in unready:
+            found[id] = await self.summary(NamespaceId(id))
+        return known | {NamespaceId(id): summary for id, summary in found.items()}
+
     async def changes(self, namespace: NamespaceId, after: int, limit: int) -> list[tuple[int, SignedEntry]]:
         """What arrived after arrival number ``after`` and was not superseded since, in that order."""
         where = {"namespace": bytes(namespace), "after": after, "most": limit}
         rows = await self._database.read(lambda connection: _CHANGES.all(connection, where))
         return [(row[-1], from_row(row)) for row in rows]
+
+    async def arrivals(self, namespace: NamespaceId, after: int, limit: int) -> list[tuple[int, Value]]:
+        """`changes`, and whether their contents are here."""
+        return await self._database.read(lambda connection: arrivals(connection, bytes(namespace), after, limit))
+
+    async def keys_of_contents(self, namespace: NamespaceId, hashes: Sequence[bytes]) -> dict[bytes, bytes | None]:
+        """For each of few contents the key of an entry that names it, where one is known."""
+        query = sa.select(_c.hash, _c.key).where(_c.namespace == bytes(namespace), _c.hash.in_(hashes))
+        found = await self._database.read(lambda connection: {row[0]: row[1] for row in connection.execute(query)})
+        return {hash: found.get(hash) for hash in hashes}
 
     async def last_seq(self, namespace: NamespaceId) -> int:
         """The number of the latest arrival; 0 where there was none. It only grows."""

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from .entry import SignedEntry
 from .errors import InvalidEntry, OutsidePart, Unwelcome
 from .keyed import KeyedRange, KeyedSource
-from .partial_rows import PartialRows, in_part
+from .part import in_part
+from .partial_rows import PartialRows
 from .reconcile import Limits, RangeStore
 from .rows import EntryRows
 
