@@ -1,80 +1,73 @@
-"""``tidings/docs/1``: everything between two tidings peers over one kept connection (``docs/protocol.md``).
+"""``tidings/docs/1``: all that two tidings peers say about documents, over one kept connection (``docs/protocol.md``).
 
-A dial offers this protocol and ``/iroh-sync/1`` in one handshake, so a Rust peer costs nothing extra: it takes its own,
-and gets a connection for each sync, as it expects. Between tidings peers a connection is kept while it is used; each
-request is a stream of its own, which the dialler and the acceptor of the connection may both open.
+Each request is a stream of its own, which either side of a connection opens: a sync, a digest of many documents, or to
+follow what is stored below a prefix. `connections` says how long a connection lives and what happens to a peer that
+speaks ``/iroh-sync/1`` alone, which `Links` serves and dials as well.
+
+A peer that sends what is no request costs its connection; one whose sync goes wrong, that stream. It has at most
+`MAX_STREAMS` of ours at work; further ones wait, and QUIC holds those back that it opens beyond that.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import ClassVar, Protocol
 
-from ..transport import BiStream, Connection, Endpoint, EndpointId
+from ..errors import TidingsError
+from ..transport import BiStream, Connection, Endpoint, EndpointId, frame
+from ..transport.errors import ConnectionClosed, DecodeError
+from ..transport.framing import read_frame
 from .access import AccessControl
+from .calls import DialledSync, IncomingSync, IrohDialled, IrohIncoming, NativeDialled, NativeIncoming, Parts, refusal
+from .connections import ALPN, Connections
+from .errors import NotAllowed, SyncRefused, SyncViolation
+from .exchange import ask, give_up, read_request, write_answer
 from .keys import NamespaceId
-from .messages import AbortReason
-from .native_messages import Digest, FollowRequest, News, SyncAgain
-from .reconcile import Tally, Value
+from .messages import AbortReason, Init
+from .native_messages import (
+    MAX_DIGESTS,
+    MAX_NEWS_FRAME,
+    Accepted,
+    Differ,
+    Digest,
+    DigestRequest,
+    FollowRequest,
+    News,
+    Refused,
+    SyncAgain,
+    SyncRequest,
+    decode_news,
+    encode_request,
+)
 from .store import DocsStore
-from .sync import FrameReader
+from .sync import FrameReader, OnStored, Pace
+from .tasks import Tasks
 
 __all__ = ["DialledSync", "IncomingSync", "Links", "OnStored", "Serve"]
 
-ALPN = b"tidings/docs/1"
+logger = logging.getLogger(__name__)
 
-OnStored = Callable[[Sequence[Value], Set[bytes]], Awaitable[None]]
-"""What a message brought, once it is durable, and the hashes of its contents that are not here."""
-
-
-class DialledSync(Protocol):
-    """A sync that we dialled: `dial` it once, then `aclose` it whatever happened."""
-
-    @property
-    def tally(self) -> Tally: ...
-
-    async def dial(self) -> None:
-        """The whole sync. Raises SyncRefused (``reason`` is an `AbortReason`), NotAllowed, SyncViolation, DecodeError,
-        TimeoutError, and what streams raise."""
-
-    async def aclose(self) -> None:
-        """Let go of the stream, or of the connection where the peer speaks iroh only; lingers half a second there."""
-
-
-class IncomingSync(Protocol):
-    """A sync that a peer dialled. `admit` it first; then `refuse` or `accept` it."""
-
-    @property
-    def peer(self) -> EndpointId: ...
-    @property
-    def namespace(self) -> NamespaceId: ...
-    @property
-    def prefix(self) -> bytes | None:
-        """Of the part that the peer wants; None for the whole document."""
-
-    @property
-    def tally(self) -> Tally: ...
-
-    async def admit(self) -> bool:
-        """Whether the peer may read. Where not, it has been told so, and nothing of the document was."""
-
-    async def refuse(self, reason: AbortReason) -> None: ...
-
-    async def accept(self, on_stored: OnStored) -> None:
-        """The whole sync. Raises as `DialledSync.dial`; the stream is then reset already."""
+MAX_STREAMS = 512  # of one connection that are served at once: 256 of them may follow documents for long
+INIT_TIMEOUT = 10.0  # seconds for a peer that connected to say which document it wants
+LINGER = 5.0  # seconds for the dialler of iroh's to close before we do
+NEWS_TIMEOUT = 60.0  # seconds without a frame from a provider that sends one every ten, empty if need be
+BAD_REQUEST = 1  # application close code
 
 
 class Serve(Protocol):
     """What `Links` asks of the documents of a node."""
 
     def is_live(self, namespace: NamespaceId) -> bool:
-        """Whether the document is open: only then a digest is answered."""
+        """Whether the document is open here: only then a digest of it is answered."""
 
     async def sync(self, call: IncomingSync) -> None:
         """Serve it or refuse it (`AbortReason.NOT_FOUND` where the document is not open)."""
 
     async def follow(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
-        """Ask `AccessControl.allows`, answer with `write_answer`, then send news with `write_news`."""
+        """Ask whether the peer may read, answer, and send news until one of both has enough."""
 
 
 class Links:
@@ -84,7 +77,11 @@ class Links:
 
     def __init__(
         self, endpoint: Endpoint, store: DocsStore, frames: FrameReader, access: AccessControl, serve: Serve
-    ) -> None: ...
+    ) -> None:
+        self._parts = Parts(store, frames, access)
+        self._serve = serve
+        self._connections = Connections(endpoint, self._start_serving)
+        self._tasks = Tasks()
 
     async def open_sync(
         self, peer: EndpointId, namespace: NamespaceId, on_stored: OnStored, prefix: bytes | None = None
@@ -93,23 +90,154 @@ class Links:
 
         Raises NotAllowed (before anybody is dialled where that is known), DialError, TimeoutError.
         """
-        raise NotImplementedError
+        access = self._parts.access
+        if not await access.is_restricted(namespace) and not await access.allows(peer, namespace, "read"):
+            raise NotAllowed("the peer may not read this document: it is not dialled", peer=peer)
+        use, _ = await self._connections.use(peer)
+        if use.kept:
+            use.release()  # kept a while longer than it takes to begin
+            return NativeDialled(self._parts, peer, namespace, prefix, self._connections, on_stored)
+        if prefix is not None:
+            use.release()
+            raise SyncRefused("the peer speaks iroh's protocol only, which knows no parts", AbortReason.NOT_FOUND)
+        return IrohDialled(self._parts, peer, namespace, use, on_stored)
 
     async def digest(self, peer: EndpointId, digests: Sequence[Digest]) -> set[bytes] | None:
-        """The namespaces that differ at the peer; None: it speaks iroh only, or cannot be reached. Any number."""
-        raise NotImplementedError
+        """The namespaces that differ at the peer; None: it speaks iroh only. Any number; those it may not read are not
+        asked about. Raises what dials and streams raise, DecodeError, SyncViolation, TimeoutError."""
+        if self._connections.speaks_iroh_only(peer):
+            return None
+        access, differ = self._parts.access, set[bytes]()
+        readable = [each for each in digests if await access.allows(peer, NamespaceId(each.namespace), "read")]
+        for start in range(0, len(readable), MAX_DIGESTS):
+            some = readable[start : start + MAX_DIGESTS]
+            asked = await ask(self._connections, peer, frame(encode_request(DigestRequest(some))))
+            if asked is None:
+                return None
+            use, stream, answer = asked
+            give_up(stream)
+            use.release()
+            if not isinstance(answer, Differ) or any(position >= len(some) for position in answer.positions):
+                raise SyncViolation("the answer to a digest is none", peer=peer)
+            differ.update(some[position].namespace for position in answer.positions)
+        return differ
 
-    def follow(self, peer: EndpointId, namespace: NamespaceId, prefix: bytes) -> AsyncIterator[News | SyncAgain]:
-        """What the peer stores below the prefix from now on. Raises SyncRefused, and what dials and streams raise."""
-        raise NotImplementedError
+    async def follow(
+        self, peer: EndpointId, namespace: NamespaceId, prefix: bytes
+    ) -> AsyncGenerator[News | SyncAgain, None]:
+        """What the peer stores below the prefix from now on, the first frame empty: it is there. Close the generator.
+
+        Raises SyncRefused, DecodeError, TimeoutError, and what dials and streams raise.
+        """
+        share = await self._parts.access.presentation(namespace)
+        asked = await ask(
+            self._connections, peer, frame(encode_request(FollowRequest(bytes(namespace), prefix, share)))
+        )
+        if asked is None:
+            raise SyncRefused("the peer speaks iroh's protocol only, which knows no parts", AbortReason.NOT_FOUND)
+        use, stream, answer = asked
+        try:
+            if isinstance(answer, Refused):
+                raise refusal(namespace, answer)
+            if not isinstance(answer, Accepted):
+                raise SyncViolation("the answer to a request to follow is none", peer=peer)
+            yield News(())
+            while True:
+                async with asyncio.timeout(NEWS_TIMEOUT):
+                    payload = await read_frame(stream.recv, MAX_NEWS_FRAME)
+                if payload is None:
+                    return
+                yield decode_news(payload)
+        finally:
+            give_up(stream)
+            use.release()
 
     async def handle(self, connection: Connection) -> None:
         """Serve the requests of a peer that dialled; for the router."""
-        raise NotImplementedError
+        if self._connections.admit(connection):
+            await self._serve_all(connection)
+
+    async def handle_iroh(self, connection: Connection) -> None:
+        """Serve the one sync that a peer dialled with iroh's protocol; for the router."""
+        peer, pace = connection.remote_id, Pace()
+        try:
+            async with asyncio.timeout(INIT_TIMEOUT):
+                stream = await connection.accept_bi()
+            init = await self._parts.frames.read(stream, pace)
+            if not isinstance(init, Init):
+                raise SyncViolation("the peer began a sync without saying of what", peer=peer)
+            await self._serve.sync(IrohIncoming(self._parts, peer, stream, connection.rtt, init, pace))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    await connection.wait_closed()
+        except (TidingsError, TimeoutError) as error:
+            logger.info("%s: %s", peer.short(), str(error) or "too slow")
+        finally:
+            connection.close(0, "sync ended")
 
     async def aclose(self) -> None:
         """Close every connection and end every stream."""
+        await self._connections.aclose()
+        await self._tasks.aclose()
 
+    def _start_serving(self, connection: Connection) -> None:
+        self._tasks.start(self._serve_all(connection), f"requests of {connection.remote_id.short()}")
 
-async def write_answer(stream: BiStream, answer: object) -> None:
-    raise NotImplementedError
+    async def _serve_all(self, connection: Connection) -> None:
+        """Until the connection ends."""
+        room = asyncio.Semaphore(MAX_STREAMS)
+        try:
+            while True:
+                await room.acquire()
+                stream = await connection.accept_bi()
+                self._tasks.start(self._serve_stream(connection, stream, room), "a request")
+        except ConnectionClosed as closed:
+            logger.debug("%r: %s", connection, closed)
+        finally:
+            self._connections.forget(connection)
+
+    async def _serve_stream(self, connection: Connection, stream: BiStream, room: asyncio.Semaphore) -> None:
+        use = self._connections.serving(connection)
+        try:
+            try:
+                request = await read_request(stream)
+            except DecodeError as error:
+                logger.info("no request of %s: %s", connection.remote_id.short(), error)
+                connection.close(BAD_REQUEST, "no request")
+                return
+            await self._answer(connection, stream, request)
+        except (TidingsError, TimeoutError) as error:
+            logger.info("a request of %s: %s", connection.remote_id.short(), str(error) or "too slow")
+            give_up(stream)
+        except BaseException:
+            give_up(stream)
+            raise
+        finally:
+            use.release()
+            room.release()
+
+    async def _answer(
+        self, connection: Connection, stream: BiStream, request: SyncRequest | DigestRequest | FollowRequest
+    ) -> None:
+        peer = connection.remote_id
+        match request:
+            case SyncRequest():
+                await self._serve.sync(NativeIncoming(self._parts, peer, request, stream, connection.rtt))
+            case DigestRequest(digests):
+                await write_answer(stream, Differ(await self._compare(peer, digests)), last=True)
+            case FollowRequest():
+                await self._serve.follow(peer, request, stream)
+
+    async def _compare(self, peer: EndpointId, digests: Sequence[Digest]) -> list[int]:
+        """Where they differ here. Equal ones are left out like those that the peer may not read, so access is asked
+        for few."""
+        live = [place for place, each in enumerate(digests) if self._serve.is_live(NamespaceId(each.namespace))]
+        ours = await self._parts.store.summaries([NamespaceId(digests[place].namespace) for place in live])
+        differ: list[int] = []
+        for place in live:
+            theirs, id = digests[place], NamespaceId(digests[place].namespace)
+            mine = ours.get(id)
+            equal = mine is not None and (mine.size, mine.fingerprint) == (theirs.size, theirs.fingerprint)
+            if not equal and await self._parts.access.allows(peer, id, "read"):
+                differ.append(place)
+        return differ
