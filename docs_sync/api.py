@@ -28,6 +28,8 @@ from ..transport import BiStream, Connection, Endpoint, EndpointId
 from .access import RECHECK, Access, AccessControl, IssuedShare, expiry_us, share_id
 from .batch import Batch, checked_hash
 from .capability import Capability
+from .dialer import Dialer
+from .digests import Digests
 from .doc_entry import CONTENT_TIMEOUT, Entry, pack_value
 from .download import Downloads
 from .encryption import DocumentCipher, new_document_key, sealed_file, whole_paths
@@ -46,6 +48,7 @@ from .errors import (
 )
 from .events import EventHub, EventStream, SyncFinished
 from .folders import Copied, OnFile, export_entries, import_files
+from .history import History, Superseded
 from .jsonl import Exported, Imported, Progress, Source, export_lines, import_lines
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .live import LiveDocument
@@ -84,17 +87,22 @@ class Docs:
         self._blobs = blobs
         self._gossip = gossip
         self._store = DocsStore(database)
-        dials = asyncio.Semaphore(MAX_DIALS)
         self._access = AccessControl(ShareStore(database), endpoint.id, access)
         gossip.guard(self._access.admits)
-        self._context = SessionContext(endpoint, self._store, FrameReader(self._store), rng, dials, self._access)
+        self._links = Links(endpoint, self._store, FrameReader(self._store), self._access, _Serving(self))
+        digests = Digests(self._links, self._store, rng)
+        self._context = SessionContext(
+            endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access
+        )
         self._downloads = Downloads(blobs, rng)
+        self._history = History(database, now_us)
         self._open: dict[NamespaceId, Doc] = {}
         self._opening = asyncio.Lock()
         self._default_author: Author | None = None
         self._closed = False
         self._tasks = Tasks()
         self._tasks.start(self._recheck(), "access to documents")
+        self._tasks.start(self._history.look_after(), "history of documents")
 
     # Documents.
 
@@ -463,9 +471,7 @@ class Doc:
         """
         below = _key(prefix)
         entries = aiter(self.entries(prefix=below, author=author, newest=True))
-        return await export_entries(
-            entries, below, Path(folder), replace=replace, timeout=timeout, on_file=on_file
-        )
+        return await export_entries(entries, below, Path(folder), replace=replace, timeout=timeout, on_file=on_file)
 
     async def import_folder(
         self,
@@ -481,6 +487,18 @@ class Doc:
         batches before are written then.
         """
         return await import_files(lambda: self.batch(author=author), Path(folder), _key(prefix), on_file=on_file)
+
+    async def keep_history(self, period: timedelta | None) -> None:
+        """Keep what is superseded or deleted here from now on, for ``period``; off (None) unless this was called.
+
+        This node's own choice, kept over restarts. With None, and with a shorter period, what is older is deleted.
+        Raises BadPeriod.
+        """
+        await self._docs._history.keep(self.id, period)
+
+    def history(self, key: str | bytes) -> AsyncIterator[Superseded]:
+        """What was at ``key`` before, of all authors and tombstones included, the newest first. See `history`."""
+        return self._docs._history.read(self.id, self._raw_key(key), self._entry)
 
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""

@@ -1,7 +1,7 @@
 """Errors of documents, by blame (see ``tidings.errors``).
 
-UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadImport  BadKey  BadPolicy  BadQuery  BatchEnded
-              BatchFull  ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare
+UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadImport  BadKey  BadPeriod  BadPolicy  BadQuery
+              BatchEnded  BatchFull  ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare
               TooManyShares
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               OutsidePart  Unwelcome
@@ -17,6 +17,7 @@ __all__ = [
     "BadEmptyEntry",
     "BadImport",
     "BadKey",
+    "BadPeriod",
     "BadPolicy",
     "BadQuery",
     "BadShare",
@@ -77,6 +78,10 @@ class BadImport(UsageError):
 
 class BadKey(UsageError):
     """A key is text or bytes of at most `tidings.docs_sync.validity.MAX_KEY_SIZE` bytes."""
+
+
+class BadPeriod(UsageError):
+    """History cannot be kept for this long: give a positive `timedelta`, or None to switch it off."""
 
 
 class BadPolicy(UsageError):

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..storage.files import parent_fd
+from ..storage.files import parent_fd, rename_new
 from .mirror_plan import Local
 
 __all__ = ["Changed", "is_as_seen", "move_aside", "parent_of", "put_in_place", "remove_file"]
@@ -47,7 +47,7 @@ def put_in_place(folder: Path, path: str, temporary: Path, seen: Local | None, m
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=parent)  # an empty directory gives way
             try:
-                _link(parent, temporary.name, parent, name)
+                rename_new(parent, temporary.name, parent, name)
             except FileExistsError:
                 if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                     raise IsADirectoryError(errno.EISDIR, "a directory that is not empty has this name") from None
@@ -86,27 +86,12 @@ def move_aside(folder: Path, path: str, beside: str, seen: Local) -> str:
         for number in range(1, 100):
             name = f"{stem}{dot}{extension}" if number == 1 else f"{stem} {number}{dot}{extension}"
             try:
-                _link(parent, path.rpartition("/")[2], parent, name)
+                rename_new(parent, path.rpartition("/")[2], parent, name)
             except FileExistsError:
                 continue
             os.fsync(parent)
             return above + name
     raise Changed
-
-
-def _link(from_dir: int, name: str, to_dir: int, target: str) -> None:
-    """Rename without replacing anything."""
-    try:
-        os.link(name, target, src_dir_fd=from_dir, dst_dir_fd=to_dir, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-            raise
-        # A file system without hard links.
-        if target in os.listdir(to_dir):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
-        os.rename(name, target, src_dir_fd=from_dir, dst_dir_fd=to_dir)
-    else:
-        os.unlink(name, dir_fd=from_dir)
 
 
 def _matches(parent: int, path: str, seen: Local | None) -> bool:

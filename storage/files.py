@@ -26,6 +26,7 @@ __all__ = [
     "make_private_dir",
     "new_file",
     "parent_fd",
+    "rename_new",
     "write_durably",
 ]
 
@@ -110,6 +111,21 @@ def parent_fd(folder: Path, path: str, *, create: bool = False) -> Iterator[int]
         yield fd
     finally:
         os.close(fd)
+
+
+def rename_new(from_dir: int, name: str, to_dir: int, target: str) -> None:
+    """Rename a file, given the directories of both names, without replacing anything: FileExistsError."""
+    try:
+        os.link(name, target, src_dir_fd=from_dir, dst_dir_fd=to_dir, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        # A file system without hard links.
+        if target in os.listdir(to_dir):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
+        os.rename(name, target, src_dir_fd=from_dir, dst_dir_fd=to_dir)
+    else:
+        os.unlink(name, dir_fd=from_dir)
 
 
 class FileLock:
