@@ -8,6 +8,7 @@ has a name that begins with `TEMPORARY_PREFIX`. Errors are the `StoreError`s of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -55,7 +56,7 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(fd)
             temporary.rename(path)
