@@ -59,16 +59,11 @@ _n, _a, _e, _h, _p, _b = (
 _c = tables.contents.c
 
 _document = tables.namespaces.c.namespace == sa.bindparam("namespace")
-_DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us).where(_document))
+_author = sa.bindparam("author")
+_clock = sa.select(_a.clock_us).where(_a.author == _author).scalar_subquery()
+_head = sa.select(_h.timestamp).where(_h.namespace == _n.namespace, _h.author == _author).scalar_subquery()
+_DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us, _clock, _head).where(_document))
 _AGGREGATED = Prepared(sa.update(tables.namespaces).where(_n.namespace == sa.bindparam("id")).values(aggregated=True))
-_TIMES = Prepared(
-    sa.select(
-        sa.select(_a.clock_us).where(_a.author == sa.bindparam("author")).scalar_subquery(),
-        sa.select(_h.timestamp)
-        .where(_h.namespace == sa.bindparam("namespace"), _h.author == sa.bindparam("author"))
-        .scalar_subquery(),
-    )
-)
 _SET_CLOCK = Prepared(
     sa.update(tables.authors).where(_a.author == sa.bindparam("id")).values(clock_us=sa.bindparam("time"))
 )
@@ -259,14 +254,11 @@ class DocsStore:
             if len(entry.key) > MAX_KEY_SIZE:
                 raise BadKey(f"a key has {len(entry.key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
         secret, namespace = capability.check_writable(), bytes(capability.id)
-        place = {"namespace": namespace, "author": bytes(author.id)}
         signed = await self._sign_ahead(secret, author, entries)
 
         def job(connection: sa.Connection) -> list[Inserted]:
-            history = self._prepare(connection, namespace)
+            history, last = self._prepare(connection, namespace, bytes(author.id))
             now = self._clock()
-            times = _TIMES.first(connection, place)
-            last = max(times[0] or 0, times[1] or 0)
             batch = signed
             if not batch or batch[0].record.timestamp <= last:
                 batch = _sign(secret, author, entries, max(now, last + 1))
@@ -282,7 +274,7 @@ class DocsStore:
             outcomes = put_entries(connection, namespace, batch, now_us=now, history=history, newest=True)
             bare = [each for each, entry in zip(batch, entries, strict=True) if entry.size and entry.content is None]
             note_wanted(connection, namespace, bare, now)
-            _SET_CLOCK.run(connection, {"id": place["author"], "time": final.record.timestamp})
+            _SET_CLOCK.run(connection, {"id": bytes(author.id), "time": final.record.timestamp})
             return [Inserted(entry, outcome.removed) for entry, outcome in zip(batch, outcomes, strict=True)]
 
         return await self._change(namespace, job, durable=True) if entries else []
@@ -322,24 +314,27 @@ class DocsStore:
             self._summaries.pop(namespace, None)
             self.changed.tell(namespace)
 
-    def _prepare(self, connection: sa.Connection, namespace: bytes) -> bool:
-        """Before a document is changed. Whether it keeps its history. Raises UnknownDocument."""
+    def _prepare(self, connection: sa.Connection, namespace: bytes, author: bytes = b"") -> tuple[bool, int]:
+        """Before a document is changed. Whether it keeps its history, and the latest time of ``author``.
+
+        Raises UnknownDocument.
+        """
         lock(connection, namespace)
         announce(connection, namespace)
-        document = _DOCUMENT.first(connection, {"namespace": namespace})
+        document = _DOCUMENT.first(connection, {"namespace": namespace, "author": author})
         if document is None:
             raise UnknownDocument(f"document {NamespaceId(namespace).short()} was dropped here")
-        aggregated, history_us = document
+        aggregated, history_us, clock, head = document
         if not aggregated:
             aggregate.build(connection, namespace)
             _AGGREGATED.run(connection, {"id": namespace})
-        return history_us is not None
+        return history_us is not None, max(clock or 0, head or 0)
 
     async def _ready(self, namespace: NamespaceId) -> bytes:
         """The document's bytes, once its aggregate is there: an older version of tidings wrote none."""
         id = bytes(namespace)
         if id not in self._aggregated:
-            where = {"namespace": id}
+            where = {"namespace": id, "author": b""}
             document = await self._database.read(lambda connection: _DOCUMENT.first(connection, where))
             if document is None or not document[0]:
                 await self._database.write(lambda connection: self._prepare(connection, id))
@@ -421,7 +416,7 @@ class DocsStore:
         return Received([next(each) if verdict is None else verdict for verdict in verdicts], absent)
 
     def _put(self, connection: sa.Connection, namespace: bytes, entries: Sequence[SignedEntry]) -> list[Put]:
-        history = self._prepare(connection, namespace)
+        history, _ = self._prepare(connection, namespace)
         return put_entries(connection, namespace, entries, now_us=self._clock(), history=history)
 
     async def get(self, namespace: NamespaceId, key: bytes, author: bytes | None = None) -> SignedEntry | None:
@@ -570,6 +565,14 @@ class DocsStore:
         query = sa.select(_p.addr).where(_p.namespace == bytes(namespace)).order_by(_p.last_us.desc())
         rows = await self._database.read(lambda connection: list(connection.execute(query).scalars()))
         return [EndpointAddr.read(Reader(row)) for row in rows]
+
+    async def all_remembered_peers(self) -> dict[NamespaceId, list[EndpointAddr]]:
+        """Of every document, as `remembered_peers`."""
+        query = sa.select(_p.namespace, _p.addr).order_by(_p.namespace, _p.last_us.desc())
+        found: dict[NamespaceId, list[EndpointAddr]] = {}
+        for namespace, addr in await self._database.read(lambda connection: connection.execute(query).all()):
+            found.setdefault(NamespaceId(namespace), []).append(EndpointAddr.read(Reader(addr)))
+        return found
 
 
 def _sign(secret: NamespaceSecret, author: Author, entries: Sequence[NewEntry], first: int) -> list[SignedEntry]:
