@@ -99,9 +99,6 @@ class AccessControl:
         self._changes = 0
         self._answers: OrderedDict[tuple[EndpointId, NamespaceId, Kind], tuple[bool, float]] = OrderedDict()
 
-    def now_us(self) -> int:
-        return self._clock()
-
     # Asked by whatever serves.
 
     async def allows(self, peer: EndpointId, namespace: NamespaceId, kind: Kind, share: bytes | None = None) -> bool:
@@ -156,15 +153,13 @@ class AccessControl:
         rules = await self.rules(namespace)
         return [] if rules is None else list(rules.notices)
 
-    async def mark(self, namespace: NamespaceId) -> bytes:
-        """32 bytes that differ between two nodes where one knows a statement that the other does not; zeros for none.
-
-        Digests are combined with it by XOR: so statements find their way where the entries are the same.
-        """
+    async def marked(self, namespace: NamespaceId, fingerprint: bytes) -> bytes:
+        """A fingerprint of the entries, with that of the statements in it: digests of two nodes differ where one knows
+        a statement that the other does not, so it finds its way where the entries are the same."""
         rules = await self.rules(namespace)
         if rules is None or not rules.notices:
-            return bytes(32)
-        return blake3(b"".join(sorted(rules.notices)), derive_key_context=MARK).digest()
+            return fingerprint
+        return blake3(b"".join([fingerprint, *sorted(rules.notices)]), derive_key_context=MARK).digest()
 
     async def take_revocations(self, namespace: NamespaceId, statements: Sequence[bytes]) -> None:
         """Keep what of ``statements`` the document's secret signed; anything else is logged and dropped."""
@@ -193,9 +188,12 @@ class AccessControl:
 
     # What the program does.
 
-    async def share(self, capability: Capability, reader: EndpointId | None, not_after_us: int | None) -> Grant:
+    async def share(
+        self, capability: Capability, reader: EndpointId | None, expires: timedelta | datetime | None
+    ) -> Grant:
         """Raises ReadOnly, BadShare, TooManyShares."""
         now = self._clock()
+        not_after_us = expiry_us(expires, now)
         if not_after_us is not None and not_after_us <= now:
             raise BadShare("a share that has expired already lets nobody read")
         grant = Share.issue(capability.check_writable(), reader, now, not_after_us)
@@ -221,9 +219,14 @@ class AccessControl:
 
     async def restrict(self, capability: Capability, restricted: bool) -> None:
         """Raises ReadOnly."""
-        await self._store.restrict(
-            capability.id, Restriction.issue(capability.check_writable(), restricted, self._clock())
-        )
+        secret = capability.check_writable()
+        self.forget(capability.id)
+        rules = await self.rules(capability.id)
+        known = [] if rules is None else [decode_statement(notice) for notice in rules.notices]
+        last = max((each.issued_us for each in known if isinstance(each, Restriction)), default=0)
+        # Later than the one before, whatever the clock says: the latest counts.
+        restriction = Restriction.issue(secret, restricted, max(self._clock(), last + 1))
+        await self._store.restrict(capability.id, restriction)
         self.forget(capability.id)
 
     async def adopt(
@@ -246,6 +249,15 @@ class AccessControl:
         self._rules.pop(namespace, None)
         for key in [key for key in self._answers if key[1] == namespace]:
             del self._answers[key]
+
+    async def all_rules(self) -> dict[NamespaceId, Rules]:
+        """Of every document of this node, the oldest first, in one look at the database."""
+        changes = self._changes
+        found = await self._store.all_rules(self._clock())
+        if changes == self._changes:
+            for namespace, rules in found.items():
+                _remember(self._rules, namespace, (rules, _now() + self._rules_for))
+        return found
 
     async def rules(self, namespace: NamespaceId) -> Rules | None:
         known = self._rules.get(namespace)

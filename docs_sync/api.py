@@ -1,7 +1,7 @@
 """Documents as a program uses them.
 
 docs = Docs(endpoint, database, blobs, gossip)
-router = Router(endpoint, {Docs.ALPN: docs.handle, ...})
+router = Router(endpoint, dict.fromkeys(Docs.ALPNS, docs.handle) | {...})
 doc = await docs.create()
 await doc.set("greeting", b"hello")
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from os import PathLike
@@ -21,11 +20,11 @@ from typing import ClassVar, Literal
 
 from ..blobs import Blobs, Hash
 from ..blobs.store import Write
-from ..errors import NetworkError, PeerError, TidingsError
+from ..errors import TidingsError
 from ..gossip import Gossip
 from ..storage import Database
-from ..transport import BiStream, Connection, Endpoint, EndpointId
-from .access import RECHECK, Access, AccessControl, IssuedShare, expiry_us, share_id
+from ..transport import BiStream, Connection, Endpoint, EndpointAddr, EndpointId
+from .access import RECHECK, Access, AccessControl, IssuedShare, share_id
 from .batch import Batch, checked_hash
 from .capability import Capability
 from .dialer import Dialer
@@ -42,23 +41,25 @@ from .errors import (
     EmptyValue,
     EncryptedDocument,
     InvalidEntry,
-    SyncTimeout,
-    SyncViolation,
     UnknownDocument,
 )
-from .events import EventHub, EventStream, SyncFinished
+from .events import EventHub, EventStream
 from .folders import Copied, OnFile, export_entries, import_files
+from .followers import Followers, refuse_follower
 from .history import History, Superseded
 from .jsonl import Exported, Imported, Progress, Source, export_lines, import_lines
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .live import LiveDocument
-from .messages import AbortReason, Init
+from .messages import AbortReason
+from .native import IncomingSync, Links
+from .native_messages import FollowRequest, RefusedReason
 from .put import Put
 from .query import Query
-from .sessions import MAX_DIALS, SessionContext
+from .sessions import SessionContext
 from .share_store import Rules, ShareStore
-from .store import DocsStore, NewEntry
-from .sync import ALPN, FrameReader, Pace, refuse
+from .status import DocStatus, Synced
+from .store import DocsStore, NewEntry, now_us
+from .sync import ALPN, FrameReader
 from .tasks import Tasks
 from .tickets import DocTicket
 from .watch import WatchEvent, watch
@@ -67,8 +68,7 @@ __all__ = ["Doc", "Docs"]
 
 logger = logging.getLogger(__name__)
 
-INIT_TIMEOUT = 10.0  # seconds for a peer that connected to say which document it wants
-LINGER = 5.0  # seconds for the dialler to close before we do
+OPEN_AT_ONCE = 64  # documents that are opened before others have their turn: a few ms
 
 
 class Docs:
@@ -78,6 +78,8 @@ class Docs:
     """
 
     ALPN: ClassVar[bytes] = ALPN
+    ALPNS: ClassVar[tuple[bytes, ...]] = (Links.ALPN, ALPN)
+    """Between tidings peers, and with those that speak iroh's protocol only. The router gives both to `handle`."""
 
     def __init__(
         self, endpoint: Endpoint, database: Database, blobs: Blobs, gossip: Gossip, *, access: Access | None = None
@@ -91,9 +93,8 @@ class Docs:
         gossip.guard(self._access.admits)
         self._links = Links(endpoint, self._store, FrameReader(self._store), self._access, _Serving(self))
         digests = Digests(self._links, self._store, rng)
-        self._context = SessionContext(
-            endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access
-        )
+        self._context = SessionContext(endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access)
+        self._followers = Followers(self._store, self._access)
         self._downloads = Downloads(blobs, rng)
         self._history = History(database, now_us)
         self._open: dict[NamespaceId, Doc] = {}
@@ -126,6 +127,22 @@ class Docs:
         """Make a document of this node live; the same `Doc` where it is already. Raises UnknownDocument."""
         return await self._go_live(_id(id), ())
 
+    async def open_all(self) -> Sequence[Doc]:
+        """Make every document of this node live, the oldest first: thousands in a second.
+
+        With the peers of old they are compared, all documents of a peer at once, and synced where they differ.
+        """
+        async with self._opening:
+            self._check_open()
+            rules, remembered = await self._access.all_rules(), await self._store.all_remembered_peers()
+            docs = []
+            for number, (id, each) in enumerate(rules.items(), 1):
+                peers, alike = remembered.get(id, ()), not each.restricted
+                docs.append(self._open.get(id) or await self._start(id, each, (), peers, patiently=alike))
+                if number % OPEN_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            return docs
+
     async def join(self, ticket: DocTicket | str, *, timeout: float = 30.0) -> Doc:
         """Get a document from those who have it; returns when the first sync is done.
 
@@ -141,28 +158,12 @@ class Docs:
         for node in ticket.nodes:
             self._endpoint.lookup.add(node)
         peers = [node.id for node in ticket.nodes if node.id != self._endpoint.id]
-        already = self._open.get(ticket.id)
-        events = EventStream() if already is None else already.events()
-        doc = await self._go_live(ticket.id, peers, events)
-        doc._learn(await self._rules(ticket.id))
-        if not peers:  # our own ticket: everything that it names is here
-            return doc
-        error = "no peer of the ticket answered"
-        try:
-            async with asyncio.timeout(timeout):
-                async for event in events:
-                    if isinstance(event, SyncFinished):
-                        if event.error is None:
-                            return doc
-                        error = event.error
-        except TimeoutError:
-            pass
-        finally:
-            events.close()
-        raise SyncTimeout(
-            f"document {ticket.id.short()} was not synced within {timeout:g} s ({error}): check that a node of the "
-            "ticket runs and can be reached. This node goes on trying"
-        )
+        rules = await self._rules(ticket.id)
+        doc = await self._go_live(ticket.id, peers)
+        doc._learn(rules)
+        if peers:  # else it is our own ticket: everything that it names is here
+            await doc.synced(timeout=timeout)
+        return doc
 
     async def list(self) -> AsyncIterator[Doc]:
         """Every document of this node, oldest first. Those that were not open are not made live by this."""
@@ -207,21 +208,8 @@ class Docs:
     # Connections.
 
     async def handle(self, connection: Connection) -> None:
-        """Serve one sync that a peer dialled; for the router."""
-        try:
-            async with asyncio.timeout(INIT_TIMEOUT):
-                stream = await connection.accept_bi()
-            init = await self._context.frames.read(stream, Pace())
-            if not isinstance(init, Init):
-                raise SyncViolation("the peer began a sync without saying of what", peer=connection.remote_id)
-            await self._serve(connection.remote_id, stream, init)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
-                    await connection.wait_closed()
-        except (NetworkError, PeerError, TimeoutError) as error:
-            logger.info("%s: %s", connection.remote_id.short(), str(error) or "too slow")
-        finally:
-            connection.close(0, "sync ended")
+        """Serve what a peer asks that dialled with one of the `ALPNS`; for the router."""
+        await (self._links.handle if connection.alpn == Links.ALPN else self._links.handle_iroh)(connection)
 
     async def aclose(self) -> None:
         """Leave every document and end every task. Safe to call twice."""
@@ -229,18 +217,16 @@ class Docs:
         async with self._opening:
             docs, self._open = list(self._open.values()), {}
             await asyncio.gather(*(doc._stop() for doc in docs))
+        self._context.dialer.close()
+        await self._context.digests.aclose()
+        await self._context.tasks.aclose()
+        await self._links.aclose()
+        await self._followers.aclose()
         await self._tasks.aclose()
         await self._downloads.aclose()
         await self._store.aclose()
 
-    async def _serve(self, peer: EndpointId, stream: BiStream, init: Init) -> None:
-        doc = self._open.get(NamespaceId(init.namespace))
-        if doc is None or doc._live is None:
-            await refuse(self._store, stream, AbortReason.NOT_FOUND)
-        else:
-            await doc._live.accept(peer, stream, init)
-
-    async def _go_live(self, id: NamespaceId, peers: Sequence[EndpointId], events: EventStream | None = None) -> Doc:
+    async def _go_live(self, id: NamespaceId, peers: Sequence[EndpointId]) -> Doc:
         async with self._opening:
             self._check_open()
             doc = self._open.get(id)
@@ -248,18 +234,28 @@ class Docs:
                 assert doc._live is not None
                 await doc._live.join(peers)
                 return doc
-            doc = Doc(self, id, await self._rules(id))
-            if events is not None:
-                doc._events.add(events)
-            doc._live = LiveDocument(self._context, self._gossip, self._downloads, id, doc._events, doc._cipher)
-            self._open[id] = doc  # before it starts: peers that hear of us may call at once
-            try:
-                await doc._live.start(peers)
-            except BaseException:
-                del self._open[id]
-                await doc._stop()
-                raise
-            return doc
+            rules, remembered = await self._rules(id), await self._store.remembered_peers(id)
+            return await self._start(id, rules, peers, remembered)
+
+    async def _start(
+        self,
+        id: NamespaceId,
+        rules: Rules,
+        peers: Sequence[EndpointId],
+        remembered: Sequence[EndpointAddr],
+        *,
+        patiently: bool = False,
+    ) -> Doc:
+        doc = Doc(self, id, rules)
+        doc._live = LiveDocument(self._context, self._gossip, self._downloads, id, doc._events, doc._cipher)
+        self._open[id] = doc  # before it starts: peers that hear of us may call at once
+        try:
+            await doc._live.start(peers, remembered, patiently=patiently)
+        except BaseException:
+            del self._open[id]
+            await doc._stop()
+            raise
+        return doc
 
     async def _rules(self, id: NamespaceId) -> Rules:
         rules = await self._access.rules(id)
@@ -500,6 +496,24 @@ class Doc:
         """What was at ``key`` before, of all authors and tombstones included, the newest first. See `history`."""
         return self._docs._history.read(self.id, self._raw_key(key), self._entry)
 
+    async def synced(self, peer: EndpointId | str | None = None, *, timeout: float = 30.0) -> Synced:
+        """Sync in full with ``peer``, or with whichever answers first, now and before anything else that is to be
+        synced; return when a sync that began after this call is done. What the peer had then is here.
+
+        Raises SyncTimeout, which says why; DocumentClosed where the document is not open.
+        """
+        if self._live is None:
+            raise DocumentClosed("the document is not open: open it again")
+        return await self._live.sync(EndpointId.parse(peer) if isinstance(peer, str) else peer, timeout)
+
+    async def status(self) -> DocStatus:
+        """How many entries there are, and how the document stands with each of its peers. Cheap, whatever its size."""
+        summary = (await self._docs._store.summaries([self.id])).get(self.id)
+        if summary is None:
+            raise UnknownDocument(f"there is no document {self.id} here: join it with a ticket")
+        peers = self._live.peers() if self._live is not None else ()
+        return DocStatus(summary.size, summary.fingerprint.hex(), self._live is not None, peers)
+
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""
         return self._events.subscribe()
@@ -526,8 +540,7 @@ class Doc:
         ``ticket.grant.share.id`` is what `revoke` takes. It counts where the document is not restricted yet, too.
         Raises ReadOnly, BadShare, TooManyShares.
         """
-        access = self._docs._access
-        grant = await access.share(self._capability, reader, expiry_us(expires, access.now_us()))
+        grant = await self._docs._access.share(self._capability, reader, expires)
         return replace(self.ticket(), grant=grant)
 
     async def shares(self) -> list[IssuedShare]:
@@ -674,6 +687,29 @@ class Doc:
 
     def __repr__(self) -> str:
         return f"Doc({self.id.short()})"
+
+
+class _Serving:
+    """The documents of a node for `native.Links`."""
+
+    def __init__(self, docs: Docs) -> None:
+        self._docs = docs
+
+    def is_live(self, namespace: NamespaceId) -> bool:
+        return namespace in self._docs._open
+
+    async def sync(self, call: IncomingSync) -> None:
+        doc = self._docs._open.get(call.namespace)
+        if doc is None or doc._live is None:
+            await call.refuse(AbortReason.NOT_FOUND)
+        else:
+            await doc._live.accept(call)
+
+    async def follow(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
+        if self.is_live(NamespaceId(request.namespace)):
+            await self._docs._followers.serve(peer, request, stream)
+        else:
+            await refuse_follower(stream, RefusedReason.NOT_FOUND)
 
 
 class _BatchTarget:

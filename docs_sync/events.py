@@ -31,8 +31,9 @@ __all__ = [
 
 CAPACITY = 4096  # events that wait for a slow subscriber: about 4 MB
 
-SyncReason = Literal["join", "neighbor", "report", "again", "accept"]
-"""Why a sync ran: we joined, a neighbour came, a report told of news, once more after another, or the peer dialled."""
+SyncReason = Literal["join", "neighbor", "report", "digest", "asked", "again", "accept"]
+"""Why a sync ran: we joined, a neighbour came, a report told of news, a comparison found a difference, the program
+asked (`Doc.synced`), once more after another or a failure, or the peer dialled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ class EventHub:
         self._streams.add(stream)
         if self._closed:
             stream.close()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._streams)
 
     def publish(self, event: DocEvent) -> None:
         for stream in self._streams:

@@ -1,11 +1,13 @@
 """One live document: gossip in, gossip out, and when to sync (``reference/iroh-protocols.md`` 2.7).
 
 The gossip topic of a document is its id. New entries travel as `Put`; whatever gossip loses is found by syncs, which
-run when a neighbour comes, when a `SyncReport` tells of news, after failures with growing delays, and now and then
-anyway: heads go to the neighbours about once a minute, and every ten minutes or so one is synced with in full.
+run when a neighbour comes, when a comparison finds a difference (`digests`), when a `SyncReport` tells of news, and
+after failures with growing delays. Neighbours that speak iroh only cannot be compared with: heads go to them about once
+a minute, and every ten minutes or so one of them is synced with in full.
 
-Everything that comes from a peer waits in bounded queues. When one overflows, or gossip says that it lost something,
-the neighbours are synced with instead. A payload that cannot be decoded costs that payload.
+Everything that comes from a peer waits in bounded queues; when one overflows, that peer is synced with instead. A
+payload that cannot be decoded costs that payload. Tasks run while there is something to do and timers while there is a
+neighbour, so that an open document that nobody shares costs its memory and nothing else.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
+from itertools import islice
 
 from .. import gossip as swarm
 from ..blobs import Hash
 from ..errors import TidingsError
-from ..transport import BiStream, EndpointAddr, EndpointId
+from ..transport import EndpointAddr, EndpointId
 from ..transport.errors import DecodeError
 from .doc_entry import Entry
 from .download import Downloads
@@ -36,13 +39,15 @@ from .events import (
     NeighborUp,
     PendingContentReady,
     SyncFinished,
+    SyncReason,
 )
 from .keys import NamespaceId
-from .messages import MAX_OP_SIZE, Init, Op, Put, SyncReport, decode_op, encode_op
+from .messages import MAX_OP_SIZE, Op, Put, SyncReport, decode_op, encode_op
 from .messages import ContentReady as ContentReadyOp
+from .native import IncomingSync
 from .reconcile import ContentStatus, Tally, Value
 from .sessions import SessionContext, Sessions
-from .tasks import Tasks
+from .status import PeerStatus, Synced
 from .validity import MAX_AHEAD_US
 from .wanted import MAX_WANTED
 
@@ -50,19 +55,48 @@ __all__ = ["LiveDocument"]
 
 logger = logging.getLogger(__name__)
 
-MAX_INCOMING = 1024  # received entries that wait for their signatures to be checked
-INCOMING_BATCH = 256  # of them in one transaction
+MAX_INCOMING = 1024  # received messages that wait: 4 MB
+INCOMING_BATCH = 256  # entries in one transaction
 MAX_OUTGOING = 1024  # operations that wait for gossip
-TICK = 1.0  # seconds between two looks at what is due
 REPORT_EVERY = 60.0  # seconds between two reports of our heads, give or take half
 REPORTS_TO_SYNC = 10  # of those until a full sync with one neighbour
 SOON = 1.0  # seconds until an entry that gossip could not carry is reported
+QUIET = 2.0  # seconds without a change until a changed document is compared with a neighbour
+STORE_AGAIN = 1.0  # seconds after the store could not be written
 EVENTS_BETWEEN_YIELDS = 256  # published before others have their turn: a message can bring 100,000
 USEFUL_PEERS = 16  # peers of late syncs that may have contents
+NEAREST = 8  # peers asked where any will do
 
 
 class LiveDocument:
     """`start` it, `aclose` it. ``events`` gets what happens."""
+
+    __slots__ = (
+        "_anchors",
+        "_changed_at",
+        "_context",
+        "_downloads",
+        "_events",
+        "_gossip",
+        "_incoming",
+        "_outgoing",
+        "_pending",
+        "_pending_told",
+        "_quiet_timer",
+        "_report_all",
+        "_report_timer",
+        "_reports",
+        "_sender",
+        "_sessions",
+        "_store",
+        "_taker",
+        "_topic",
+        "_upkeep",
+        "_useful",
+        "cipher",
+        "namespace",
+        "neighbors",
+    )
 
     def __init__(
         self,
@@ -74,122 +108,200 @@ class LiveDocument:
         cipher: DocumentCipher | None = None,
     ) -> None:
         self.namespace = namespace
-        self.neighbors: set[EndpointId] = set()
+        self.neighbors: dict[EndpointId, None] = {}
+        self.cipher = cipher
         self._context = context
         self._store = context.store
         self._gossip = gossip
         self._downloads = downloads
         self._events = events
-        self.cipher = cipher
-        self._anchors: set[EndpointId] = set()  # from tickets and of old: tried again whatever happens
-        self._useful: deque[EndpointAddr] = deque(maxlen=USEFUL_PEERS)
-        self._incoming: asyncio.Queue[tuple[SignedEntry, EndpointId, bool]] = asyncio.Queue(MAX_INCOMING)
-        self._outgoing: asyncio.Queue[tuple[Op, bool]] = asyncio.Queue(MAX_OUTGOING)
-        self._pending: set[bytes] = set()  # offered contents that have not settled since the last sync
+        self._anchors: dict[EndpointId, None] = {}  # from tickets and of old: tried again whatever happens
+        self._useful: dict[EndpointId, EndpointAddr] = {}  # synced with, the latest last
+        self._incoming: deque[swarm.Received] | None = None
+        self._outgoing: deque[tuple[Op, bool]] | None = None
+        self._taker: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._changed_at = 0.0
+        self._pending: dict[bytes, None] = {}  # offered contents that have not settled since the last sync
         self._pending_told = True
-        self._report_at = 0.0
         self._reports = 0
+        self._report_all = False
         self._topic: swarm.Topic | None = None
-        self._tasks = Tasks()
-        self._sessions = Sessions(context, namespace, self._on_stored, self._on_synced, self._is_known)
+        self._sessions = Sessions(context, namespace, self)
 
-    async def start(self, peers: Sequence[EndpointId]) -> None:
-        """Join the topic, with ``peers`` and those remembered, and sync with each."""
-        remembered = await self._store.remembered_peers(self.namespace)
+    async def start(
+        self, peers: Sequence[EndpointId], remembered: Sequence[EndpointAddr], *, patiently: bool = False
+    ) -> None:
+        """Join the topic, with ``peers`` and those remembered, and sync with each.
+
+        ``patiently``: this is one of many documents; they are compared with those remembered, which takes one request
+        for all that share a peer, and synced where they differ.
+        """
         for addr in remembered:
             self._context.endpoint.lookup.add(addr)
-        anchors = [*peers, *(addr.id for addr in remembered)]
-        self._anchors.update(peer for peer in anchors if peer != self._context.endpoint.id)
-        self._topic = await self._gossip.subscribe(bytes(self.namespace), list(self._anchors))
+        fresh = [peer for peer in peers if peer != self._context.endpoint.id]
+        of_old = [addr.id for addr in remembered if addr.id != self._context.endpoint.id]
+        self._anchors = dict.fromkeys([*fresh, *of_old])
+        self._topic = await self._gossip.attach(bytes(self.namespace), self._on_event, list(self._anchors))
         self._downloads.join(self.namespace, self)
-        self._report_at = self._next_report()
-        name = self.namespace.short()
-        for work, what in ((self._receive(self._topic), "gossip"), (self._take_incoming(), "entries of")):
-            self._tasks.start(work, f"{what} {name}")
-        self._tasks.start(self._send_outgoing(self._topic), f"broadcasts of {name}")
-        self._tasks.start(self._tick(), f"upkeep of {name}")
+        if not patiently:
+            await self._want_missing()
         for peer in self._anchors:
-            self._sessions.want(peer, "join")
-        await self._want_missing()
+            if patiently and peer not in fresh:
+                self._context.digests.compare(self, peer)
+            else:
+                self._sessions.want(peer, "join")
 
     async def join(self, peers: Sequence[EndpointId]) -> None:
         """More peers, from another ticket."""
         fresh = [peer for peer in peers if peer != self._context.endpoint.id]
-        self._anchors.update(fresh)
+        self._anchors |= dict.fromkeys(fresh)
         if self._topic is not None:
             await self._topic.join_peers(fresh)
         for peer in fresh:
             self._sessions.want(peer, "join")
 
-    async def accept(self, peer: EndpointId, stream: BiStream, init: Init) -> None:
-        """Serve a sync that the peer dialled."""
-        await self._sessions.accept(peer, stream, init)
+    async def accept(self, call: IncomingSync) -> None:
+        """Serve a sync that a peer dialled."""
+        await self._sessions.accept(call)
+
+    def want(self, peer: EndpointId, reason: SyncReason) -> None:
+        self._sessions.want(peer, reason)
+
+    async def sync(self, peer: EndpointId | None, timeout: float) -> Synced:
+        """See `Doc.synced`."""
+        return await self._sessions.synced(peer, timeout)
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        return self._sessions.status([*self.neighbors, *self._anchors], self.neighbors.keys())
 
     def inserted(self, entry: SignedEntry) -> None:
         """This node wrote ``entry``: it is durable, tell everybody."""
-        self._events.publish(InsertLocal(Entry(entry, self._downloads, self.cipher)))
+        if self._events.is_heard:
+            self._events.publish(InsertLocal(Entry(entry, self._downloads, self.cipher)))
         self._broadcast(Put(entry))
+        self.changed()
+
+    def changed(self) -> None:
+        """Entries were stored, by whomever: see whether a neighbour has the same once it is quiet."""
+        self._changed_at = _now()
+        if self.neighbors and self._quiet_timer is None:
+            self._quiet_timer = _later(QUIET, self._quiet)
 
     async def aclose(self) -> None:
         """Leave the topic, end the sessions, close the events."""
         self._downloads.leave(self.namespace)
-        await self._tasks.aclose()
-        await self._sessions.aclose()
+        self._context.digests.leave(self)
+        for timer in (self._report_timer, self._quiet_timer):
+            if timer is not None:
+                timer.cancel()
         if self._topic is not None:
-            await self._topic.aclose()
+            await self._topic.aclose()  # before the tasks: it starts some
+        tasks = [task for task in (self._taker, self._sender, self._upkeep) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._sessions.aclose()
         self._events.close()
 
     # For the downloads.
 
     def candidates(self) -> Iterable[bytes]:
-        return map(bytes, [*(addr.id for addr in reversed(self._useful)), *self.neighbors, *self._anchors])
+        return map(bytes, [*reversed(self._useful), *self.neighbors, *self._anchors])
 
     def content_settled(self, hash: bytes, *, here: bool) -> None:
         if here:
             self._events.publish(ContentReady(Hash(hash)))
             self._broadcast(ContentReadyOp(hash), neighbors_only=True)
-        self._pending.discard(hash)
+        self._pending.pop(hash, None)
         self._tell_pending()
+        if self._downloads.take_overflown(self.namespace):
+            self._start_upkeep(self._want_missing)
 
     # From gossip.
 
-    async def _receive(self, topic: swarm.Topic) -> None:
-        async for event in topic:
-            match event:
-                case swarm.NeighborUp(peer):
-                    self.neighbors.add(peer)
-                    self._events.publish(NeighborUp(peer))
-                    self._sessions.want(peer, "neighbor")
-                    self._downloads.peer_appeared(self.namespace)
-                case swarm.NeighborDown(peer):
-                    self.neighbors.discard(peer)
-                    self._events.publish(NeighborDown(peer))
-                case swarm.Received():
-                    await self._on_message(event)
-                case swarm.Lagged():
-                    self.sync_neighbors()
+    def _on_event(self, event: swarm.Event) -> None:
+        match event:
+            case swarm.Received():
+                self._on_message(event)
+            case swarm.NeighborUp(peer):
+                self.neighbors[peer] = None
+                self._events.publish(NeighborUp(peer))
+                self._sessions.want(peer, "neighbor")
+                self._context.digests.share(self, peer)
+                self._downloads.peer_appeared(self.namespace)
+                if self._report_timer is None:
+                    self._report_after(REPORT_EVERY * self._context.rng.uniform(0.5, 1.5))
+            case swarm.NeighborDown(peer):
+                self.neighbors.pop(peer, None)
+                self._events.publish(NeighborDown(peer))
+                self._context.digests.part(self, peer)
 
-    async def _on_message(self, received: swarm.Received) -> None:
-        peer = received.delivered_from
-        try:
-            op = decode_op(received.content)
-        except DecodeError as error:
-            logger.warning("a gossip message in %s from %s: %s", self.namespace.short(), peer.short(), error)
+    def _on_message(self, received: swarm.Received) -> None:
+        if self._incoming is None:
+            self._incoming = deque()
+        if len(self._incoming) >= MAX_INCOMING:
+            self._sessions.want(received.delivered_from, "report")
             return
-        match op:
-            case Put(entry):
-                # Whoever wrote it: who is trusted with nothing may not decide either what of others we get, and when.
-                if not await self._context.access.takes(peer, self.namespace):
-                    return
-                try:
-                    self._incoming.put_nowait((entry, peer, received.is_direct))
-                except asyncio.QueueFull:
-                    self._sessions.want(peer, "report")
-            case ContentReadyOp(hash):
-                self._downloads.announced(hash, bytes(peer))
-            case SyncReport(namespace, heads):
-                if namespace == bytes(self.namespace) and await self._is_news(heads):
-                    self._sessions.want(peer, "report")
+        self._incoming.append(received)
+        if self._taker is None:
+            self._taker = self._context.tasks.start(self._take(self._incoming), f"entries of {self.namespace.short()}")
+            self._taker.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        self._taker = None
+        if not self._incoming or task.cancelled():
+            self._incoming = None
+
+    async def _take(self, incoming: deque[swarm.Received]) -> None:
+        while incoming:
+            entries: list[tuple[SignedEntry, EndpointId, bool]] = []
+            reports: dict[EndpointId, Mapping[bytes, int]] = {}
+            while incoming and len(entries) < INCOMING_BATCH:
+                received = incoming.popleft()
+                peer = received.delivered_from
+                match self._decode(received):
+                    case Put(entry):
+                        # Whoever wrote it: who is trusted with nothing may not decide either what of others we get.
+                        if await self._context.access.takes(peer, self.namespace):
+                            entries.append((entry, peer, received.is_direct))
+                    case ContentReadyOp(hash):
+                        self._downloads.announced(hash, bytes(peer))
+                    case SyncReport(namespace, heads) if namespace == bytes(self.namespace):
+                        reports[peer] = heads
+            try:
+                if entries:
+                    await self._store_entries(entries)
+                for peer, heads in reports.items():
+                    if await self._is_news(heads):
+                        self._sessions.want(peer, "report")
+            except TidingsError:
+                logger.exception("entries of %s could not be stored", self.namespace.short())
+                self.sync_neighbors()
+                await asyncio.sleep(STORE_AGAIN)
+
+    def _decode(self, received: swarm.Received) -> Op | None:
+        try:
+            return decode_op(received.content)
+        except DecodeError as error:
+            peer = received.delivered_from
+            logger.warning("a gossip message in %s from %s: %s", self.namespace.short(), peer.short(), error)
+            return None
+
+    async def _store_entries(self, entries: Sequence[tuple[SignedEntry, EndpointId, bool]]) -> None:
+        received = await self._store.insert(self.namespace, [entry for entry, _, _ in entries])
+        stored: dict[EndpointId, list[Value]] = {}
+        for (entry, peer, is_direct), outcome in zip(entries, received.outcomes, strict=True):
+            if isinstance(outcome, InvalidEntry):
+                logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
+            elif outcome.stored:
+                status = ContentStatus.COMPLETE if is_direct else ContentStatus.MISSING
+                stored.setdefault(peer, []).append(Value(entry, status))
+        for peer, values in stored.items():
+            await self.stored(peer, values, received.missing)
 
     async def _is_news(self, heads: Mapping[bytes, int]) -> bool:
         """Whether the peer has something newer of some author. What lies in the far future cannot be valid."""
@@ -197,48 +309,31 @@ class LiveDocument:
         ours = await self._store.heads(self.namespace)
         return any(ours.get(author, -1) < timestamp <= latest for author, timestamp in heads.items())
 
-    async def _take_incoming(self) -> None:
-        while True:
-            batch = [await self._incoming.get()]
-            while len(batch) < INCOMING_BATCH and not self._incoming.empty():
-                batch.append(self._incoming.get_nowait())
-            try:
-                received = await self._store.insert(self.namespace, [entry for entry, _, _ in batch])
-            except TidingsError:
-                logger.exception("entries of %s could not be stored", self.namespace.short())
-                self.sync_neighbors()
-                await asyncio.sleep(TICK)
-                continue
-            stored: dict[EndpointId, list[Value]] = {}
-            for (entry, peer, is_direct), outcome in zip(batch, received.outcomes, strict=True):
-                if isinstance(outcome, InvalidEntry):
-                    logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
-                elif outcome.stored:
-                    status = ContentStatus.COMPLETE if is_direct else ContentStatus.MISSING
-                    stored.setdefault(peer, []).append(Value(entry, status))
-            for peer, values in stored.items():
-                await self._on_stored(peer, values, received.missing)
-
     # From syncs.
 
-    async def _on_stored(self, peer: EndpointId, values: Sequence[Value], missing: Set[bytes]) -> None:
+    async def stored(self, peer: EndpointId, values: Sequence[Value], missing: Set[bytes]) -> None:
         """Entries of others are durable: tell the program, and want their contents."""
-        for index, (entry, theirs) in enumerate(values):
-            if index % EVENTS_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)
+        self.changed()
+        heard = self._events.is_heard
+        for index, (entry, theirs) in enumerate(values, 1):
             ours = ContentStatus.MISSING if entry.record.hash in missing else ContentStatus.COMPLETE
-            self._events.publish(InsertRemote(Entry(entry, self._downloads, self.cipher), peer, ours))
+            if heard:
+                self._events.publish(InsertRemote(Entry(entry, self._downloads, self.cipher), peer, ours))
             if ours is ContentStatus.MISSING:
                 self._want(entry.record.hash, entry.record.size, peer if theirs is ContentStatus.COMPLETE else None)
+            if index % EVENTS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
 
-    async def _on_synced(self, event: SyncFinished, tally: Tally) -> None:
+    async def synced(self, event: SyncFinished, tally: Tally) -> None:
         self._events.publish(event)
         if event.error is not None:
             return
         addr = self._context.endpoint.lookup.get(event.peer) or EndpointAddr(event.peer)
-        is_latest = bool(self._useful) and self._useful[-1] == addr
-        self._useful = deque((old for old in self._useful if old.id != event.peer), maxlen=USEFUL_PEERS)
-        self._useful.append(addr)
+        is_latest = bool(self._useful) and next(reversed(self._useful.values())) == addr
+        self._useful.pop(event.peer, None)
+        self._useful[event.peer] = addr
+        if len(self._useful) > USEFUL_PEERS:
+            del self._useful[next(iter(self._useful))]
         self._downloads.peer_appeared(self.namespace)
         if not self.neighbors and self._topic is not None and await self._context.access.is_restricted(self.namespace):
             await self._topic.join_peers([event.peer])  # the sync was where both showed what lets them into the swarm
@@ -250,8 +345,11 @@ class LiveDocument:
             with suppress(TidingsError):  # the disk is full: the sync itself went well
                 await self._store.remember_peer(self.namespace, addr)
 
-    def _is_known(self, peer: EndpointId) -> bool:
+    def is_known(self, peer: EndpointId) -> bool:
         return peer in self.neighbors or peer in self._anchors
+
+    def nearest(self) -> Iterable[EndpointId]:
+        return list(islice(dict.fromkeys([*self.neighbors, *reversed(self._useful), *self._anchors]), NEAREST))
 
     def sync_neighbors(self) -> None:
         for peer in self.neighbors:
@@ -262,7 +360,7 @@ class LiveDocument:
     def _want(self, hash: bytes, size: int, provider: EndpointId | None) -> None:
         room = self._downloads.want(self.namespace, hash, size, None if provider is None else bytes(provider))
         if room and provider is not None:
-            self._pending.add(hash)
+            self._pending[hash] = None
 
     async def _want_missing(self) -> None:
         for hash, size in (await self._store.missing_content(self.namespace, MAX_WANTED)).items():
@@ -275,44 +373,74 @@ class LiveDocument:
 
     # Upkeep and what goes out.
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            self._sessions.tick()
-            try:
-                if self._downloads.take_overflown(self.namespace):
-                    await self._want_missing()
-                if _now() >= self._report_at:
-                    self._report_at = self._next_report()
-                    await self._report()
-            except TidingsError:
-                logger.exception("upkeep of %s", self.namespace.short())
+    def _quiet(self) -> None:
+        self._quiet_timer = None
+        left = self._changed_at + QUIET - _now()
+        if left > 0:
+            self._quiet_timer = _later(left, self._quiet)
+        elif self.neighbors:
+            self._context.digests.compare(self, self._context.rng.choice(sorted(self.neighbors)))
 
-    async def _report(self) -> None:
+    def _report_after(self, delay: float) -> None:
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+        self._report_timer = _later(delay, self._report)
+
+    def _report_soon(self) -> None:
+        """Neighbours who hear of newer heads come and sync."""
+        self._report_all = True
+        self._report_after(SOON)
+
+    def _report(self) -> None:
+        self._report_timer = None
         if not self.neighbors:
             return
-        heads = await self._store.heads(self.namespace)
+        self._report_after(REPORT_EVERY * self._context.rng.uniform(0.5, 1.5))
+        incomparable = sorted(peer for peer in self.neighbors if not self._context.digests.speaks(peer))
+        if incomparable or self._report_all:
+            self._report_all = False
+            self._start_upkeep(self._report_heads)
+        self._reports += 1
+        if incomparable and self._reports % REPORTS_TO_SYNC == 0:
+            self._sessions.want(self._context.rng.choice(incomparable), "again")
+
+    async def _report_heads(self) -> None:
+        try:
+            heads = await self._store.heads(self.namespace)
+        except TidingsError:
+            logger.exception("upkeep of %s", self.namespace.short())
+            return
         if heads:
             # To neighbours only: gossip would swallow an equal report within 90 seconds.
             self._broadcast(SyncReport(bytes(self.namespace), heads), neighbors_only=True)
-        self._reports += 1
-        if self._reports % REPORTS_TO_SYNC == 0 and self.neighbors:
-            self._sessions.want(self._context.rng.choice(sorted(self.neighbors)), "again")
 
-    def _next_report(self) -> float:
-        return _now() + REPORT_EVERY * self._context.rng.uniform(0.5, 1.5)
+    def _start_upkeep(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """One thing at a time: whatever finds another at work comes again by itself."""
+        if self._upkeep is None or self._upkeep.done():
+            self._upkeep = self._context.tasks.start(work(), f"upkeep of {self.namespace.short()}")
 
     def _broadcast(self, op: Op, *, neighbors_only: bool = False) -> None:
-        if not self.neighbors:
+        if not self.neighbors or self._topic is None:
             return  # whoever comes is synced with
-        try:
-            self._outgoing.put_nowait((op, neighbors_only))
-        except asyncio.QueueFull:
+        if self._outgoing is None:
+            self._outgoing = deque()
+        if len(self._outgoing) >= MAX_OUTGOING:
             self._report_soon()
+            return
+        self._outgoing.append((op, neighbors_only))
+        if self._sender is None:
+            work = self._send(self._topic, self._outgoing)
+            self._sender = self._context.tasks.start(work, f"broadcasts of {self.namespace.short()}")
+            self._sender.add_done_callback(self._sent)
 
-    async def _send_outgoing(self, topic: swarm.Topic) -> None:
-        while True:
-            op, neighbors_only = await self._outgoing.get()
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sender = None
+        if not self._outgoing or task.cancelled():
+            self._outgoing = None
+
+    async def _send(self, topic: swarm.Topic, outgoing: deque[tuple[Op, bool]]) -> None:
+        while outgoing:
+            op, neighbors_only = outgoing.popleft()
             payload = encode_op(op)
             if len(payload) > MAX_OP_SIZE:
                 self._report_soon()
@@ -322,9 +450,9 @@ class LiveDocument:
             except TidingsError as error:
                 logger.warning("a broadcast in %s: %s", self.namespace.short(), error)
 
-    def _report_soon(self) -> None:
-        """Neighbours who hear of newer heads come and sync."""
-        self._report_at = min(self._report_at, _now() + SOON)
+
+def _later(delay: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay, action)
 
 
 def _now() -> float:

@@ -56,26 +56,39 @@ class ShareStore:
 
     async def rules(self, namespace: NamespaceId, now_us: int) -> Rules | None:
         """None where there is no such document here."""
-        id = bytes(namespace)
-        settings = sa.select(_n.restricted, _n.secret, _n.cipher_key, _n.share).where(_n.namespace == id)
-        notices = sa.select(_s.id, _s.record, _s.revocation).where(
-            _s.namespace == id, sa.or_(_s.revocation.is_not(None), _s.id == RESTRICTION_ID)
+        return (await self._rules(_n.namespace == bytes(namespace), _s.namespace == bytes(namespace), now_us)).get(
+            namespace
         )
 
-        def job(connection: sa.Connection) -> Rules | None:
-            row = connection.execute(settings).first()
-            if row is None:
-                return None
-            revoked: set[bytes] = set()
-            encoded: list[bytes] = []
-            for share_id, record, revocation in connection.execute(notices):
+    async def all_rules(self, now_us: int) -> dict[NamespaceId, Rules]:
+        """Of every document, in the order of their creation here."""
+        return await self._rules(sa.true(), sa.true(), now_us)
+
+    async def _rules(
+        self, documents: sa.ColumnElement[bool], shares: sa.ColumnElement[bool], now_us: int
+    ) -> dict[NamespaceId, Rules]:
+        settings = sa.select(_n.namespace, _n.restricted, _n.secret, _n.cipher_key, _n.share).where(documents)
+        notices = sa.select(_s.namespace, _s.id, _s.record, _s.revocation).where(
+            shares, sa.or_(_s.revocation.is_not(None), _s.id == RESTRICTION_ID)
+        )
+
+        def job(connection: sa.Connection) -> dict[NamespaceId, Rules]:
+            revoked: dict[bytes, set[bytes]] = {}
+            encoded: dict[bytes, list[bytes]] = {}
+            for namespace, share_id, record, revocation in connection.execute(notices):
                 if share_id == RESTRICTION_ID:
-                    encoded.insert(0, record)
+                    encoded.setdefault(namespace, []).insert(0, record)
                 elif not _is_over(revocation, now_us):
-                    revoked.add(share_id)
-                    encoded.append(revocation)
-            grant = None if row[3] is None else Grant.decode(row[3])
-            return Rules(row[0], row[1], row[2], grant, frozenset(revoked), tuple(encoded))
+                    revoked.setdefault(namespace, set()).add(share_id)
+                    encoded.setdefault(namespace, []).append(revocation)
+            found = {}
+            for namespace, restricted, secret, key, share in connection.execute(
+                settings.order_by(_n.created_us, _n.namespace)
+            ):
+                grant = None if share is None else Grant.decode(share)
+                mine = frozenset(revoked.get(namespace, ())), tuple(encoded.get(namespace, ()))
+                found[NamespaceId(namespace)] = Rules(restricted, secret, key, grant, *mine)
+            return found
 
         return await self._database.read(job)
 

@@ -13,11 +13,16 @@ from __future__ import annotations
 from enum import Enum, auto
 from random import Random
 
-__all__ = ["TRANSITIONS", "Action", "Event", "PeerSync", "State"]
+__all__ = ["TRANSITIONS", "Action", "Event", "PeerSync", "State", "backoff"]
 
 RETRY_FIRST = 1.0  # seconds; doubled with each failure, up to
 RETRY_MOST = 60.0
 JITTER = (0.5, 1.5)  # of the delay, so that a swarm that lost a node does not call it at once
+
+
+def backoff(failures: int, rng: Random) -> float:
+    """Seconds to wait after one more failure than ``failures`` in a row."""
+    return min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(failures, 16)) * rng.uniform(*JITTER)
 
 
 class State(Enum):
@@ -72,6 +77,8 @@ TRANSITIONS: dict[tuple[State, Event], tuple[State, Action]] = {
 class PeerSync:
     """One peer of one document. ``now`` is in seconds of any clock that does not jump."""
 
+    __slots__ = ("_call", "_rng", "again", "failures", "retry_at", "state")
+
     def __init__(self, me: bytes, peer: bytes, rng: Random) -> None:
         self.state = State.IDLE
         self.failures = 0
@@ -111,9 +118,8 @@ class PeerSync:
         if ok:
             self.failures, self.retry_at = 0, None
         elif self.state is State.IDLE:  # else the other session decides
-            delay = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self.failures, 16))
+            self.retry_at = now + backoff(self.failures, self._rng)
             self.failures += 1
-            self.retry_at = now + delay * self._rng.uniform(*JITTER)
 
     def _on(self, event: Event) -> Action:
         self.state, action = TRANSITIONS[self.state, event]

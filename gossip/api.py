@@ -11,7 +11,7 @@ async with await gossip.subscribe("news", bootstrap=[addr]) as topic:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import ClassVar, Self
@@ -24,7 +24,7 @@ from .codec import MAX_CONTENT
 from .config import TopicConfig
 from .driver import ALPN, Admit, Driver, JoinedTopic
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
-from .subscription import CAPACITY, Event, Subscription
+from .subscription import CAPACITY, Delivery, Event, Subscription
 
 __all__ = ["Gossip", "Topic", "topic_id"]
 
@@ -79,10 +79,23 @@ class Gossip:
             raise UsageError("a subscription needs room for one event at least")
         if self._driver.closed:
             raise TopicClosed("gossip was closed here: open the node again")
-        subscription: Subscription[Event] = Subscription(capacity)
-        handle = Topic(self, self._driver, self._driver.subscribe(id, subscription), subscription)
-        self._driver.join(handle._joined, peers)
-        return handle
+        return self._subscribe(id, peers, Subscription(capacity))
+
+    async def attach(
+        self,
+        topic: bytes | str,
+        deliver: Callable[[Event], None],
+        bootstrap: Sequence[EndpointAddr | EndpointId | str] = (),
+    ) -> Topic:
+        """As `subscribe`, but each event is given to ``deliver`` at once, which must neither wait nor work for long.
+
+        Such a topic needs no task and no queue, so that one can take part in ten thousands; it cannot be iterated.
+        """
+        id = topic_id(topic)
+        peers = self._peers(bootstrap)
+        if self._driver.closed:
+            raise TopicClosed("gossip was closed here: open the node again")
+        return self._subscribe(id, peers, Delivery(deliver))
 
     def guard(self, admit: Admit) -> None:
         """From now on ask ``admit`` as well about peers that are not in a topic yet: all have to agree.
@@ -117,6 +130,12 @@ class Gossip:
     ) -> None:
         await self.aclose()
 
+    def _subscribe(self, id: bytes, peers: list[EndpointId], sink: Subscription[Event] | Delivery) -> Topic:
+        handle = Topic(self, self._driver, self._driver.subscribe(id, sink), sink)
+        if peers:
+            self._driver.join(handle._joined, peers)
+        return handle
+
     def _peers(self, targets: Sequence[EndpointAddr | EndpointId | str]) -> list[EndpointId]:
         if isinstance(targets, str):
             raise UsageError("give bootstrap peers as a list, even a single one")
@@ -136,7 +155,9 @@ class Topic:
     Membership and messages of one topic know nothing of another.
     """
 
-    def __init__(self, gossip: Gossip, driver: Driver, joined: JoinedTopic, subscription: Subscription[Event]) -> None:
+    def __init__(
+        self, gossip: Gossip, driver: Driver, joined: JoinedTopic, subscription: Subscription[Event] | Delivery
+    ) -> None:
         self._gossip = gossip
         self._driver = driver
         self._joined = joined
@@ -191,6 +212,8 @@ class Topic:
 
     async def __anext__(self) -> Event:
         """The next event; the iteration ends when the topic is closed."""
+        if isinstance(self._subscription, Delivery):
+            raise UsageError("the events of this topic are delivered: subscribe to iterate them")
         event = await self._subscription.next()
         if event is None:
             raise StopAsyncIteration

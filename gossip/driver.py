@@ -24,7 +24,7 @@ from .messages import Disconnect, Message
 from .outbound import Outbound
 from .outputs import Deliver, Down, Learned, Send, Up
 from .peers import Peer
-from .subscription import Event, NeighborDown, NeighborUp, Received, Subscription
+from .subscription import Event, NeighborDown, NeighborUp, Received, Sink
 from .topic_core import TopicCore
 
 __all__ = ["ALPN", "Admit", "Driver", "JoinedTopic"]
@@ -50,7 +50,7 @@ class JoinedTopic:
     def __init__(self, id: bytes, core: TopicCore) -> None:
         self.id = id
         self.core = core
-        self.subscriptions: list[Subscription[Event]] = []
+        self.subscriptions: list[Sink] = []
         self.has_neighbors = asyncio.Event()
         self.wake: asyncio.TimerHandle | None = None
         self.admission = Admission()
@@ -79,7 +79,7 @@ class Driver:
 
     # Topics
 
-    def subscribe(self, id: bytes, subscription: Subscription[Event]) -> JoinedTopic:
+    def subscribe(self, id: bytes, subscription: Sink) -> JoinedTopic:
         """Add ``subscription`` to topic ``id``, which is joined by the first; it hears of the neighbours there are."""
         if self._sweeper is None:
             self._refresh_addresses()
@@ -95,7 +95,7 @@ class Driver:
         topic.subscriptions.append(subscription)
         return topic
 
-    def unsubscribe(self, topic: JoinedTopic, subscription: Subscription[Event]) -> None:
+    def unsubscribe(self, topic: JoinedTopic, subscription: Sink) -> None:
         """Remove it; the last one leaves the topic, saying good-bye."""
         subscription.close()
         if subscription in topic.subscriptions:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ..transport import EndpointId
 
-__all__ = ["CAPACITY", "Event", "Lagged", "NeighborDown", "NeighborUp", "Received", "Subscription"]
+__all__ = ["CAPACITY", "Delivery", "Event", "Lagged", "NeighborDown", "NeighborUp", "Received", "Sink", "Subscription"]
+
+logger = logging.getLogger(__name__)
 
 CAPACITY = 1024  # events: half a second at the speed of a fast swarm, and at most 4 MiB of content
 
@@ -92,3 +96,29 @@ class Subscription(Generic[E]):
             lagged, self._lost = Lagged(self._lost), 0
             return lagged
         return self._events.popleft()
+
+
+class Sink(Protocol):
+    """Who takes the events of a topic."""
+
+    def push(self, event: Event) -> None: ...
+    def close(self) -> None: ...
+
+
+class Delivery:
+    """Gives each event to a function at once, for who takes part in so many topics that a queue for each is much."""
+
+    __slots__ = ("_deliver",)
+
+    def __init__(self, deliver: Callable[[Event], None]) -> None:
+        self._deliver: Callable[[Event], None] | None = deliver
+
+    def push(self, event: Event) -> None:
+        if self._deliver is not None:
+            try:
+                self._deliver(event)
+            except Exception:  # whoever listens badly does not stop the topic
+                logger.exception("a subscriber failed")
+
+    def close(self) -> None:
+        self._deliver = None

@@ -95,7 +95,8 @@ class Node:
             stack.push_async_callback(gossip.aclose)
             docs = Docs(endpoint, database, blobs, gossip, access=access)
             stack.push_async_callback(docs.aclose)
-            router = Router(endpoint, {gossip.ALPN: gossip.handle, blobs.ALPN: blobs.handle, docs.ALPN: docs.handle})
+            handlers = {gossip.ALPN: gossip.handle, blobs.ALPN: blobs.handle}
+            router = Router(endpoint, handlers | dict.fromkeys(docs.ALPNS, docs.handle))
             stack.push_async_callback(router.aclose)
             return cls(stack.pop_all(), database, endpoint, gossip, blobs, docs)
 

@@ -25,14 +25,15 @@ class Node:
 
 
 @asynccontextmanager
-async def node(directory: Path, *, secret: SecretKey | None = None, in_memory: bool = True, port: int = 0):
+async def node(directory: Path, *, secret: SecretKey | None = None, in_memory: bool = True, port: int = 0, access=None):
     directory.mkdir(exist_ok=True, parents=True)  # noqa: ASYNC240
     database = await Database.open(None if in_memory else directory / "node.db")
     async with Endpoint.bind(secret_key=secret, bind=[f"127.0.0.1:{port}"]) as endpoint:
         blobs = Blobs(endpoint, database, directory / "blobs")
         gossip = Gossip(endpoint)
-        docs = Docs(endpoint, database, blobs, gossip)
-        router = Router(endpoint, {Docs.ALPN: docs.handle, Gossip.ALPN: gossip.handle, Blobs.ALPN: blobs.handle})
+        docs = Docs(endpoint, database, blobs, gossip, access=access)
+        handlers = {Gossip.ALPN: gossip.handle, Blobs.ALPN: blobs.handle}
+        router = Router(endpoint, handlers | dict.fromkeys(Docs.ALPNS, docs.handle))
         try:
             yield Node(endpoint, database, blobs, gossip, docs)
         finally:

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from docs_net import eventually, node
-from tidings.docs_sync import sessions
+from tidings.docs_sync import admittance, sessions
 from tidings.docs_sync.messages import Init, encode_sync
 from tidings.docs_sync.ranges import IdRange
 from tidings.docs_sync.reconcile import RangeFingerprint
@@ -56,15 +56,15 @@ async def test_a_call_that_was_given_up_does_not_lock_the_peer_out(tmp_path: Pat
         for connection in connections:
             connection.close()
         await eventually(idle(mine, theirs))
-        assert a.docs._context.accepted == 0
+        assert a.docs._context.admittance.total == 0
 
 
 async def test_a_node_that_serves_too_many_refuses(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_ACCEPTED", 0)
+    monkeypatch.setattr(admittance, "MAX_SERVED", 0)
     async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
         mine = await a.docs.create()
         joining = asyncio.ensure_future(b.docs.join(mine.ticket(), timeout=10))
         await asyncio.sleep(0.3)
         assert not joining.done()
-        monkeypatch.setattr(sessions, "MAX_ACCEPTED", 64)
+        monkeypatch.setattr(admittance, "MAX_SERVED", 64)
         await joining

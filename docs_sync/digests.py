@@ -1,0 +1,176 @@
+"""Finds what gossip lost, with nobody joining: now and then all documents shared with a peer are compared at once.
+
+For each peer that is our neighbour in some document, one request carries fingerprint and count of every document in
+which it is; those that differ are synced. That comes every `EVERY` seconds, so an entry that a neighbour of ours has
+and that was lost on its way to us is here after at most 60 seconds and the time of a sync. It comes sooner where a
+document changed: when nothing has changed in it for `QUIET` seconds, it is compared with one neighbour.
+
+A peer that speaks iroh only knows no digests: `live` sends it reports of our heads instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from ..errors import TidingsError
+from ..transport import EndpointId
+from .events import SyncReason
+from .keys import NamespaceId
+from .native_messages import Digest
+from .store import DocsStore
+from .tasks import Tasks
+
+__all__ = ["Asks", "Compared", "Digests"]
+
+logger = logging.getLogger(__name__)
+
+EVERY = (30.0, 60.0)  # seconds from one digest of everything to the next
+MAX_SILENCES = 4  # after which a peer that gives no answer, for it speaks iroh only, is asked at 16 times that
+SOON = (0.02, 0.2)  # seconds in which further documents that a peer is asked about get into the same request
+READ_AT_ONCE = 256  # summaries in one read: a few ms
+
+
+class Compared(Protocol):
+    """A live document."""
+
+    @property
+    def namespace(self) -> NamespaceId: ...
+
+    def want(self, peer: EndpointId, reason: SyncReason) -> None: ...
+
+
+class Asks(Protocol):
+    async def digest(self, peer: EndpointId, digests: Sequence[Digest]) -> set[bytes] | None: ...
+
+
+@dataclass(slots=True)
+class _Peer:
+    shared: dict[NamespaceId, Compared] = field(default_factory=dict)
+    soon: dict[NamespaceId, Compared] = field(default_factory=dict)
+    """To be compared once, whether shared or not."""
+    next_at: float = 0.0  # of everything
+    timer: asyncio.TimerHandle | None = None
+    asking: bool = False
+    silences: int = 0  # digests in a row without an answer
+    speaks: bool = False
+
+
+class Digests:
+    """For all documents of a node."""
+
+    def __init__(self, links: Asks, store: DocsStore, rng: Random) -> None:
+        self._links = links
+        self._store = store
+        self._rng = rng
+        self._peers: dict[EndpointId, _Peer] = {}
+        self._tasks = Tasks()
+
+    def share(self, document: Compared, peer: EndpointId) -> None:
+        """The peer is a neighbour in the document, until `part`."""
+        state = self._peers.setdefault(peer, _Peer())
+        if not state.shared:
+            state.next_at = _now() + self._rng.uniform(*EVERY)
+        state.shared[document.namespace] = document
+        self._arm(peer, state)
+
+    def part(self, document: Compared, peer: EndpointId) -> None:
+        if (state := self._peers.get(peer)) is not None:
+            state.shared.pop(document.namespace, None)
+            self._forget(peer, state)
+
+    def compare(self, document: Compared, peer: EndpointId) -> None:
+        """Once, soon."""
+        state = self._peers.setdefault(peer, _Peer())
+        if state.silences:
+            self._unanswered(peer, state, document)
+            self._forget(peer, state)
+        else:
+            state.soon[document.namespace] = document
+            self._arm(peer, state)
+
+    def leave(self, document: Compared) -> None:
+        """The document was closed."""
+        for peer, state in list(self._peers.items()):
+            state.shared.pop(document.namespace, None)
+            state.soon.pop(document.namespace, None)
+            self._forget(peer, state)
+
+    def speaks(self, peer: EndpointId) -> bool:
+        """Whether the peer has answered a digest: what gossip loses on the way to it is found without reports."""
+        state = self._peers.get(peer)
+        return state is not None and state.speaks
+
+    async def aclose(self) -> None:
+        for state in self._peers.values():
+            if state.timer is not None:
+                state.timer.cancel()
+        self._peers.clear()
+        await self._tasks.aclose()
+
+    def _forget(self, peer: EndpointId, state: _Peer) -> None:
+        if not (state.shared or state.soon or state.asking):
+            if state.timer is not None:
+                state.timer.cancel()
+            self._peers.pop(peer, None)
+
+    def _arm(self, peer: EndpointId, state: _Peer) -> None:
+        if state.asking or self._tasks.closed:
+            return
+        when = _now() + self._rng.uniform(*SOON) if state.soon else state.next_at
+        if state.timer is not None:
+            if state.timer.when() <= when:
+                return
+            state.timer.cancel()
+        state.timer = asyncio.get_running_loop().call_at(when, self._due, peer, state)
+
+    def _due(self, peer: EndpointId, state: _Peer) -> None:
+        state.timer = None
+        state.asking = True
+        self._tasks.start(self._ask(peer, state), f"digest for {peer.short()}")
+
+    async def _ask(self, peer: EndpointId, state: _Peer) -> None:
+        asked, state.soon = state.soon, {}
+        everything = _now() >= state.next_at
+        if everything:
+            asked |= state.shared
+        try:
+            differ = await self._links.digest(peer, await self._digests(asked))
+            if differ is None:
+                state.silences = min(state.silences + 1, MAX_SILENCES)
+            else:
+                state.silences, state.speaks = 0, True
+            for namespace, document in asked.items():
+                if differ is None:
+                    self._unanswered(peer, state, document)
+                elif bytes(namespace) in differ:
+                    document.want(peer, "digest")
+        except (TidingsError, TimeoutError) as error:
+            logger.info("documents are not compared with %s: %s", peer.short(), error)
+        finally:
+            state.asking = False
+            if everything:
+                state.next_at = _now() + self._rng.uniform(*EVERY) * 2.0**state.silences
+            self._forget(peer, state)
+            if self._peers.get(peer) is state:
+                self._arm(peer, state)
+
+    def _unanswered(self, peer: EndpointId, state: _Peer, document: Compared) -> None:
+        """A neighbour's news come by gossip and reports; of anybody else nothing would find what differs."""
+        if document.namespace not in state.shared:
+            document.want(peer, "join")
+
+    async def _digests(self, documents: dict[NamespaceId, Compared]) -> list[Digest]:
+        ids, digests = list(documents), []
+        for start in range(0, len(ids), READ_AT_ONCE):
+            summaries = await self._store.summaries(ids[start : start + READ_AT_ONCE])
+            digests += [Digest(bytes(id), summary.fingerprint, summary.size) for id, summary in summaries.items()]
+        return digests
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
