@@ -20,6 +20,7 @@ from ..storage import DatabaseClosed
 from ..transport import BiStream, EndpointId, frame
 from . import access as access_rules
 from .access import AccessControl
+from .exchange import write_answer
 from .follow import FollowQueue
 from .keys import NamespaceId
 from .native_messages import (
@@ -28,7 +29,6 @@ from .native_messages import (
     News,
     Refused,
     RefusedReason,
-    encode_answer,
     encode_news,
 )
 from .store import DocsStore
@@ -74,7 +74,7 @@ class Followers:
         self._tasks = Tasks()
 
     async def serve(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
-        """Answer a request to follow a document that is open here, then feed the follower until either has enough.
+        """Answer a request to follow a document that is open here, then feed the follower until one of both has enough.
 
         Raises what streams raise, and TimeoutError.
         """
@@ -93,9 +93,10 @@ class Followers:
         feed = self._join(namespace, follower)
         try:
             await feed.started.wait()  # else what is stored between the first sync and the feed's start were lost
-            await _write(stream, encode_answer(Accepted()))
+            await write_answer(stream, Accepted())
             await self._send(peer, namespace, follower, stream)
             await stream.send.finish()
+            stream.recv.stop(0)
         finally:
             leaving.cancel()
             feed.followers.discard(follower)
@@ -133,7 +134,8 @@ class Followers:
                 recheck_at = _now() + access_rules.RECHECK
             news = follower.queue.take() or (News((), ()) if due else None)
             if news is not None and not follower.over:
-                await _write(stream, encode_news(news))
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await stream.send.write(frame(encode_news(news)))
 
     def _join(self, namespace: NamespaceId, follower: _Follower) -> _Feed:
         feed = self._feeds.get(namespace)
@@ -181,9 +183,7 @@ class Followers:
 
 
 async def refuse_follower(stream: BiStream, reason: RefusedReason) -> None:
-    """Raises what streams raise."""
-    await _write(stream, encode_answer(Refused(reason, reason.value)))
-    await stream.send.finish()
+    await write_answer(stream, Refused(reason, reason.value), last=True)
 
 
 async def _end_with(stream: BiStream, follower: _Follower) -> None:
@@ -191,11 +191,6 @@ async def _end_with(stream: BiStream, follower: _Follower) -> None:
     with suppress(TidingsError):
         await stream.send.stopped()
     follower.end()
-
-
-async def _write(stream: BiStream, payload: bytes) -> None:
-    async with asyncio.timeout(WRITE_TIMEOUT):
-        await stream.send.write(frame(payload))
 
 
 def _now() -> float:
