@@ -9,7 +9,7 @@ import time
 
 from rich.table import Table
 
-from .pairs import KINDS, ROUNDS, Ours, quantile, two
+from .pairs import KINDS, ON_DISK, ROUNDS, Ours, quantile, two
 from .wire import measure
 
 SIZES = 1_000, 20_000, 100_000
@@ -21,7 +21,7 @@ async def inserts(report, count=3000):
     for _ in range(ROUNDS):
         for kind in KINDS:
             async with KINDS[kind]() as peer:
-                await peer.do("start")
+                await peer.do("start", **ON_DISK[kind])
                 doc, author = (await peer.do("doc_create"))["doc"], await peer.do("doc_author")
                 one[kind].append(count / await peer.do("doc_fill", timeout=300, doc=doc, author=author, count=count))
                 if kind == "tidings":

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "interop"))
 from rust import Rust
 
-__all__ = ["KINDS", "ROOT", "ROUNDS", "Ours", "Report", "Rust", "quantile", "two"]
+__all__ = ["KINDS", "ON_DISK", "ROOT", "ROUNDS", "Ours", "Report", "Rust", "quantile", "two"]
 
 ROUNDS = 3
 
@@ -23,13 +23,14 @@ class Ours(Rust):
 
 
 KINDS = {"tidings": lambda: Ours("tidings"), "rust": lambda: Rust("aster")}
+ON_DISK = {"tidings": {}, "rust": {"on_disk": True}}  # how to start either with its stores on the disk
 
 
 @asynccontextmanager
 async def two(kind):
     """Two processes of one kind that know each other's address."""
     async with KINDS[kind]() as a, KINDS[kind]() as b:
-        a.started, b.started = await a.do("start"), await b.do("start")
+        a.started, b.started = await a.do("start", **ON_DISK[kind]), await b.do("start", **ON_DISK[kind])
         for one, other in ((a, b), (b, a)):
             introduction = await other.do("doc_create")
             await one.do("learn", ticket=await other.do("doc_share", doc=introduction["doc"], mode="read"))

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import sys
+import tempfile
 import time
 
 
@@ -111,13 +112,17 @@ class Iroh:
 class Aster:
     """A node of the ``aster-rpc`` package: gossip, documents, blobs."""
 
-    async def start(self, secret=None):
+    async def start(self, secret=None, on_disk=False):
         from aster import _aster, blobs_client, docs_client, gossip_client
 
         secret_key = bytes.fromhex(secret) if secret else os.urandom(32)
         config = _aster.EndpointConfig([b"x/1"], relay_mode="disabled", bind_addr="127.0.0.1:0", secret_key=secret_key)
         self.module = _aster
-        self.node = await _aster.IrohNode.memory_with_alpns([b"x/1"], config)
+        if on_disk:
+            self.scratch = tempfile.TemporaryDirectory(prefix="aster-")
+            self.node = await _aster.IrohNode.persistent_with_alpns(self.scratch.name, [b"x/1"], config)
+        else:
+            self.node = await _aster.IrohNode.memory_with_alpns([b"x/1"], config)
         self.blobs, self.docs, self.gossip = blobs_client(self.node), docs_client(self.node), gossip_client(self.node)
         self.handles, self.events, self.inserted, self.pumps, self.topics = [], [], [], [], []
         addrs = self.node.node_addr_info().to_dict()["direct_addresses"]
