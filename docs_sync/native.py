@@ -108,7 +108,11 @@ class Links:
         if self._connections.speaks_iroh_only(peer):
             return None
         access, differ = self._parts.access, set[bytes]()
-        readable = [each for each in digests if await access.allows(peer, NamespaceId(each.namespace), "read")]
+        readable = [
+            each._replace(fingerprint=await access.marked(NamespaceId(each.namespace), each.fingerprint))
+            for each in digests
+            if await access.allows(peer, NamespaceId(each.namespace), "read")
+        ]
         for start in range(0, len(readable), MAX_DIGESTS):
             some = readable[start : start + MAX_DIGESTS]
             asked = await ask(self._connections, peer, frame(encode_request(DigestRequest(some))))
@@ -237,7 +241,11 @@ class Links:
         for place in live:
             theirs, id = digests[place], NamespaceId(digests[place].namespace)
             mine = ours.get(id)
-            equal = mine is not None and (mine.size, mine.fingerprint) == (theirs.size, theirs.fingerprint)
+            equal = (
+                mine is not None
+                and mine.size == theirs.size
+                and await self._parts.access.marked(id, mine.fingerprint) == theirs.fingerprint
+            )
             if not equal and await self._parts.access.allows(peer, id, "read"):
                 differ.append(place)
         return differ

@@ -31,7 +31,7 @@ readers = st.sampled_from([None, ALICE, BOB])
 statements = st.one_of(
     st.builds(lambda reader, issued, end: Share.issue(SECRET, reader, issued, end).share, readers, times, ends),
     st.builds(
-        lambda id, issued, end: Revocation.issue(SECRET, id, issued, end),
+        lambda share, issued, end: Revocation.issue(SECRET, share, issued, end),
         st.binary(min_size=SHARE_ID_SIZE, max_size=SHARE_ID_SIZE),
         times,
         ends,
