@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -407,5 +408,163 @@ async def test_entries_that_only_an_unwelcome_peer_delivered_come_by_another_way
 
         async def came():
             return await doc.entries().count() == 20
+
+        await eventually(came)
+
+
+# Shares between nodes.
+
+
+async def test_a_share_lets_in_whom_it_is_for(tmp_path, quick):
+    """By sync, by gossip, and both ways; and the ticket of another is of no use."""
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        doc = await a.docs.create(restricted=True, encrypted=True)
+        await doc.set("k", b"v")
+        ticket = await doc.share(b.id, expires=timedelta(days=1))
+        theirs = await b.docs.join(str(ticket))
+        assert await contents(theirs) == {b"k": b"v"} and await theirs.is_restricted()
+
+        async def met():
+            return doc.neighbors == [b.id] and theirs.neighbors == [a.id]
+
+        await eventually(met)
+        await doc.set("live", b"v2")
+
+        async def came():
+            return await theirs.get("live") is not None
+
+        await eventually(came)
+        with pytest.raises(errors.BadShare):
+            await c.docs.join(str(ticket))
+        with pytest.raises(errors.SyncTimeout):
+            await c.docs.join(replace(ticket, grant=None), timeout=1.5)
+        stolen = await c.docs.open(doc.id)
+        assert await stolen.entries().count() == 0 and stolen.neighbors == []
+
+
+async def test_a_reader_serves_other_readers_and_nobody_else(tmp_path):
+    """The one who issued the shares is gone: those who hold one go on among themselves."""
+    async with node(tmp_path / "b") as b, node(tmp_path / "c") as c, node(tmp_path / "d") as d:
+        async with node(tmp_path / "a") as a:
+            doc = await a.docs.create(restricted=True)
+            await doc.set("k", b"v")
+            ticket = await doc.share()
+            await b.docs.join(ticket)
+            assert await contents(await b.docs.open(doc.id)) == {b"k": b"v"}
+        here = b.endpoint.addr()
+        theirs = await c.docs.join(ticket.at(here))
+        assert await contents(theirs) == {b"k": b"v"}
+        with pytest.raises(errors.SyncTimeout):
+            await d.docs.join(ticket.at(here).iroh(), timeout=1.5)
+        assert await (await d.docs.open(doc.id)).entries().count() == 0
+
+
+async def test_a_writer_needs_no_share(tmp_path):
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        doc = await a.docs.create(restricted=True)
+        await doc.set("k", b"v")
+        theirs = await b.docs.join(doc.ticket(write=True))
+        await theirs.set("from b", b"2")
+
+        async def came():
+            return await doc.get("from b") is not None
+
+        await eventually(came)
+
+
+async def test_a_revoked_share_lets_in_nobody_any_more(tmp_path, quick):
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        doc = await a.docs.create(restricted=True)
+        await doc.set("before", b"v")
+        ticket = await doc.share()
+        theirs = await b.docs.join(ticket)
+
+        async def met():
+            return doc.neighbors == [b.id]
+
+        await eventually(met)
+        await doc.revoke(ticket.grant.share.id)
+
+        async def parted():
+            return doc.neighbors == []
+
+        await eventually(parted)
+        await doc.set("after", b"v")
+        theirs._live.want(a.id, "again")
+        await asyncio.sleep(1)
+        assert await contents(theirs) == {b"before": b"v"}, "what it has it keeps, and gets no more"
+        again = await b.docs.join(await doc.share(b.id))
+        assert again is theirs and await theirs.get("after") is not None
+
+
+async def test_a_share_that_expires_lets_in_nobody_any_more(tmp_path, quick):
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        doc = await a.docs.create(restricted=True)
+        theirs = await b.docs.join(await doc.share(b.id, expires=timedelta(seconds=3)))
+
+        async def met():
+            return doc.neighbors == [b.id]
+
+        await eventually(met)
+
+        async def parted():
+            return doc.neighbors == [] and await doc.shares() == []
+
+        await eventually(parted)
+        await doc.set("after", b"v")
+        await asyncio.sleep(0.5)
+        assert await theirs.get("after") is None
+
+
+async def test_a_revocation_travels_over_a_third_node(tmp_path, quick):
+    """A revokes while C, who serves B, is away; C hears of it when it is back, from A, and B gets nothing of C."""
+    async with node(tmp_path / "a") as a, node(tmp_path / "c") as c, node(tmp_path / "b") as b:
+        doc = await a.docs.create(restricted=True)
+        await doc.set("k", b"v")
+        for_b = await doc.share(b.id)
+        middle = await c.docs.join(await doc.share(c.id))
+        theirs = await b.docs.join(for_b.at(c.endpoint.addr()))
+        assert await contents(theirs) == {b"k": b"v"}
+
+        async def met():
+            return b.id in middle.neighbors and a.id in middle.neighbors
+
+        await eventually(met)
+        await doc.revoke(for_b.grant.share.id)
+
+        async def parted():
+            return b.id not in middle.neighbors and b.id not in doc.neighbors
+
+        await eventually(parted)
+        await doc.set("after", b"v")
+
+        async def came():
+            return await middle.get("after") is not None
+
+        await eventually(came)
+        theirs._live.want(c.id, "again")
+        await asyncio.sleep(1)
+        assert await theirs.get("after") is None
+
+
+async def test_after_a_restart_everything_is_as_it_was(tmp_path):
+    async with node(tmp_path / "a", in_memory=False) as a:
+        doc = await a.docs.create(restricted=True)
+        await doc.set("k", b"v")
+        ticket = await doc.share()
+        gone = await doc.share()
+        await doc.revoke(gone.grant.share.id)
+        async with node(tmp_path / "b", in_memory=False) as b:
+            await b.docs.join(ticket)
+    async with node(tmp_path / "a", in_memory=False) as a, node(tmp_path / "b", in_memory=False) as b:
+        doc = await a.docs.open(doc.id)
+        assert await doc.is_restricted() and [share.revoked for share in await doc.shares()] == [False, True]
+        await doc.set("k2", b"v")
+        theirs = await b.docs.open(doc.id)
+        b.endpoint.lookup.add(a.endpoint.addr())
+        await theirs._live.join([a.id])
+
+        async def came():
+            return await theirs.get("k2") is not None
 
         await eventually(came)
