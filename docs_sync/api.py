@@ -92,7 +92,7 @@ class Docs:
         self._access = AccessControl(ShareStore(database), endpoint.id, access)
         gossip.guard(self._access.admits)
         self._links = Links(endpoint, self._store, FrameReader(self._store), self._access, _Serving(self))
-        digests = Digests(self._links, self._store, rng)
+        digests = Digests(self._links, self._store, self._access, rng)
         self._context = SessionContext(endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access)
         self._followers = Followers(self._store, self._access)
         self._downloads = Downloads(blobs, rng)

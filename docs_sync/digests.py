@@ -3,7 +3,8 @@
 For each peer that is our neighbour in some document, one request carries fingerprint and count of every document in
 which it is; those that differ are synced. That comes every `EVERY` seconds, so an entry that a neighbour of ours has
 and that was lost on its way to us is here after at most 60 seconds and the time of a sync. It comes sooner where a
-document changed: when nothing has changed in it for `QUIET` seconds, it is compared with one neighbour.
+document changed: when nothing has changed in it for `live.QUIET` seconds, it is compared with one neighbour. And where
+two nodes that share many documents meet, these are compared rather than synced each.
 
 A peer that speaks iroh only knows no digests: `live` sends it reports of our heads instead.
 """
@@ -19,6 +20,7 @@ from typing import Protocol
 
 from ..errors import TidingsError
 from ..transport import EndpointId
+from .access import AccessControl
 from .events import SyncReason
 from .keys import NamespaceId
 from .native_messages import Digest
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 EVERY = (30.0, 60.0)  # seconds from one digest of everything to the next
 MAX_SILENCES = 4  # after which a peer that gives no answer, for it speaks iroh only, is asked at 16 times that
 SOON = (0.02, 0.2)  # seconds in which further documents that a peer is asked about get into the same request
+FEW = 16  # documents shared with a peer that are synced at once when it comes; further ones are compared first
 READ_AT_ONCE = 256  # summaries in one read: a few ms
 
 
@@ -51,8 +54,8 @@ class Asks(Protocol):
 @dataclass(slots=True)
 class _Peer:
     shared: dict[NamespaceId, Compared] = field(default_factory=dict)
-    soon: dict[NamespaceId, Compared] = field(default_factory=dict)
-    """To be compared once, whether shared or not."""
+    soon: dict[NamespaceId, tuple[Compared, SyncReason | None]] = field(default_factory=dict)
+    """To be compared once, and why to sync where that cannot be."""
     next_at: float = 0.0  # of everything
     timer: asyncio.TimerHandle | None = None
     asking: bool = False
@@ -63,35 +66,41 @@ class _Peer:
 class Digests:
     """For all documents of a node."""
 
-    def __init__(self, links: Asks, store: DocsStore, rng: Random) -> None:
+    def __init__(self, links: Asks, store: DocsStore, access: AccessControl, rng: Random) -> None:
         self._links = links
         self._store = store
+        self._access = access
         self._rng = rng
         self._peers: dict[EndpointId, _Peer] = {}
         self._tasks = Tasks()
 
-    def share(self, document: Compared, peer: EndpointId) -> None:
-        """The peer is a neighbour in the document, until `part`."""
+    def meet(self, document: Compared, peer: EndpointId) -> None:
+        """The peer is a neighbour in the document from now on, until `part`: sync with it where they differ."""
         state = self._peers.setdefault(peer, _Peer())
         if not state.shared:
             state.next_at = _now() + self._rng.uniform(*EVERY)
         state.shared[document.namespace] = document
-        self._arm(peer, state)
+        if len(state.shared) <= FEW:
+            document.want(peer, "neighbor")
+            self._arm(peer, state)
+        else:
+            self.compare(document, peer, otherwise="neighbor")
 
     def part(self, document: Compared, peer: EndpointId) -> None:
         if (state := self._peers.get(peer)) is not None:
             state.shared.pop(document.namespace, None)
             self._forget(peer, state)
 
-    def compare(self, document: Compared, peer: EndpointId) -> None:
-        """Once, soon."""
+    def compare(self, document: Compared, peer: EndpointId, *, otherwise: SyncReason | None = None) -> None:
+        """Once, soon. ``otherwise``: sync without that where the peer cannot compare."""
         state = self._peers.setdefault(peer, _Peer())
-        if state.silences:
-            self._unanswered(peer, state, document)
-            self._forget(peer, state)
-        else:
-            state.soon[document.namespace] = document
+        if not state.silences:
+            state.soon[document.namespace] = document, otherwise
             self._arm(peer, state)
+            return
+        if otherwise is not None:
+            document.want(peer, otherwise)
+        self._forget(peer, state)
 
     def leave(self, document: Compared) -> None:
         """The document was closed."""
@@ -134,24 +143,30 @@ class Digests:
         self._tasks.start(self._ask(peer, state), f"digest for {peer.short()}")
 
     async def _ask(self, peer: EndpointId, state: _Peer) -> None:
-        asked, state.soon = state.soon, {}
+        soon, state.soon = state.soon, {}
         everything = _now() >= state.next_at
+        asked = {namespace: document for namespace, (document, _) in soon.items()}
         if everything:
             asked |= state.shared
         try:
-            differ = await self._links.digest(peer, await self._digests(asked))
+            for namespace in [id for id, (_, otherwise) in soon.items() if otherwise is not None]:
+                if await self._access.is_restricted(namespace):  # only a sync shows what lets us read
+                    del asked[namespace]
+                    _want_otherwise(peer, soon.pop(namespace))
+            differ = await self._links.digest(peer, await self._digests(asked)) if asked else set()
             if differ is None:
                 state.silences = min(state.silences + 1, MAX_SILENCES)
             else:
                 state.silences, state.speaks = 0, True
-            for namespace, document in asked.items():
-                if differ is None:
-                    self._unanswered(peer, state, document)
-                elif bytes(namespace) in differ:
-                    document.want(peer, "digest")
+                for namespace, document in asked.items():
+                    if bytes(namespace) in differ:
+                        document.want(peer, "digest")
+                soon.clear()
         except (TidingsError, TimeoutError) as error:
             logger.info("documents are not compared with %s: %s", peer.short(), error)
         finally:
+            for each in soon.values():
+                _want_otherwise(peer, each)
             state.asking = False
             if everything:
                 state.next_at = _now() + self._rng.uniform(*EVERY) * 2.0**state.silences
@@ -159,17 +174,18 @@ class Digests:
             if self._peers.get(peer) is state:
                 self._arm(peer, state)
 
-    def _unanswered(self, peer: EndpointId, state: _Peer, document: Compared) -> None:
-        """A neighbour's news come by gossip and reports; of anybody else nothing would find what differs."""
-        if document.namespace not in state.shared:
-            document.want(peer, "join")
-
     async def _digests(self, documents: dict[NamespaceId, Compared]) -> list[Digest]:
         ids, digests = list(documents), []
         for start in range(0, len(ids), READ_AT_ONCE):
             summaries = await self._store.summaries(ids[start : start + READ_AT_ONCE])
             digests += [Digest(bytes(id), summary.fingerprint, summary.size) for id, summary in summaries.items()]
         return digests
+
+
+def _want_otherwise(peer: EndpointId, wish: tuple[Compared, SyncReason | None]) -> None:
+    document, otherwise = wish
+    if otherwise is not None:
+        document.want(peer, otherwise)
 
 
 def _now() -> float:

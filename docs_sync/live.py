@@ -151,7 +151,7 @@ class LiveDocument:
             await self._want_missing()
         for peer in self._anchors:
             if patiently and peer not in fresh:
-                self._context.digests.compare(self, peer)
+                self._context.digests.compare(self, peer, otherwise="join")
             else:
                 self._sessions.want(peer, "join")
 
@@ -230,8 +230,7 @@ class LiveDocument:
             case swarm.NeighborUp(peer):
                 self.neighbors[peer] = None
                 self._events.publish(NeighborUp(peer))
-                self._sessions.want(peer, "neighbor")
-                self._context.digests.share(self, peer)
+                self._context.digests.meet(self, peer)
                 self._downloads.peer_appeared(self.namespace)
                 if self._report_timer is None:
                     self._report_after(REPORT_EVERY * self._context.rng.uniform(0.5, 1.5))

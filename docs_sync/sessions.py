@@ -24,6 +24,7 @@ from .dialer import Dialer
 from .digests import Asks, Digests
 from .errors import DocumentClosed, SyncRefused, SyncTimeout
 from .events import SyncFinished, SyncReason
+from .followers import Followers
 from .keys import NamespaceId
 from .messages import AbortReason
 from .native import DialledSync, IncomingSync, OnStored
@@ -61,6 +62,8 @@ class SessionContext:
     dialer: Dialer
     digests: Digests
     access: AccessControl
+    followers: Followers | None = None
+    """Of partial replicas; None: nobody is told."""
     admittance: Admittance[EndpointId] = field(default_factory=Admittance)
     tasks: Tasks = field(default_factory=Tasks)
 
@@ -93,7 +96,7 @@ class _Record:
     received: int = 0
     sent: int = 0
     synced_at: float | None = None
-    error: str | None = None
+    error: str = ""
     failed_at: float | None = None
 
 
@@ -120,16 +123,21 @@ class Sessions:
         "_host",
         "_namespace",
         "_peers",
+        "_prefix",
         "_queued",
         "_records",
         "_timer",
         "_waiters",
     )
 
-    def __init__(self, context: SessionContext, namespace: NamespaceId, host: Host) -> None:
+    def __init__(
+        self, context: SessionContext, namespace: NamespaceId, host: Host, prefix: bytes | None = None
+    ) -> None:
+        """``prefix``: of the part that is synced with those that we dial; None: the whole document."""
         self._context = context
         self._namespace = namespace
         self._host = host
+        self._prefix = prefix
         self._peers: dict[EndpointId, PeerSync] = {}
         self._queued: dict[EndpointId, SyncReason] = {}
         self._dialling: dict[EndpointId, _Running] = {}
@@ -204,7 +212,7 @@ class Sessions:
             try:
                 async with asyncio.timeout(OPEN_TIMEOUT):
                     session = await self._context.links.open_sync(
-                        peer, self._namespace, partial(self._host.stored, peer)
+                        peer, self._namespace, partial(self._host.stored, peer), self._prefix
                     )
                 self._context.dialer.reachable(peer)
                 running.tally = session.tally
@@ -228,9 +236,9 @@ class Sessions:
             if session is not None and not self._context.tasks.closed:
                 self._context.tasks.start(session.aclose(), f"end of sync {self._namespace.short()}")
         if crossed:  # the peer's own dial is on its way, or here: that one counts
-            self._follow_up(peer, running.tally, error)
+            self._follow_up(peer, running.tally, error, self._prefix)
         else:
-            await self._finish(peer, reason, started, running.tally, error, number)
+            await self._finish(peer, reason, started, running.tally, error, self._prefix, number)
 
     def _ended(self, peer: EndpointId, running: _Running) -> None:
         if self._dialling.get(peer) is running:
@@ -286,7 +294,7 @@ class Sessions:
             state.accept_ended(ok=not error, now=_now())
             running.ended.set()
             self._arm()
-        await self._finish(peer, "accept", started, running.tally, error, 0)
+        await self._finish(peer, "accept", started, running.tally, error, call.prefix, 0)
 
     async def _end_accepted(self, peer: EndpointId) -> None:
         """Return once the session that the peer has abandoned is over; it may be about to end by itself."""
@@ -320,12 +328,19 @@ class Sessions:
                 await each.ended.wait()
 
     async def _finish(
-        self, peer: EndpointId, reason: SyncReason, started: float, tally: Tally, error: str, number: int
+        self,
+        peer: EndpointId,
+        reason: SyncReason,
+        started: float,
+        tally: Tally,
+        error: str,
+        prefix: bytes | None,
+        number: int,
     ) -> None:
         """``number`` is 0 of a session that the peer dialled: it began before it came here."""
         finished = time.time()
         record = self._records.pop(peer, None) or _Record()
-        record.received, record.sent, record.error = tally.received, tally.sent, error or None
+        record.received, record.sent, record.error = record.received + tally.received, record.sent + tally.sent, error
         if error:
             record.failed_at = finished
             logger.info("sync of %s with %s failed: %s", self._namespace.short(), peer.short(), error)
@@ -339,14 +354,17 @@ class Sessions:
             waiter.moved[peer] = received, sent = received + tally.received, sent + tally.sent
             if not error and number > waiter.after and not waiter.done.done():
                 waiter.done.set_result(Synced(peer, received, sent))
-        self._follow_up(peer, tally, error)
-        await self._host.synced(SyncFinished(peer, reason, started, finished, *_moved(tally), error or None), tally)
+        self._follow_up(peer, tally, error, prefix)
+        event = SyncFinished(peer, reason, started, finished, *_moved(tally), error or None, prefix)
+        await self._host.synced(event, tally)
 
-    def _follow_up(self, peer: EndpointId, tally: Tally, error: str) -> None:
-        """Sync once more where that was asked for meanwhile, or where the peer may need it."""
+    def _follow_up(self, peer: EndpointId, tally: Tally, error: str, prefix: bytes | None) -> None:
+        """Sync once more where that was asked for meanwhile, or where the peer may need it. One that wants another part
+        than we have comes itself."""
         state = self._peers.get(peer)
         again = state is not None and state.state is State.IDLE and state.again
-        if again or (not error and (tally.needs_another or self._is_awaited(peer))):
+        worked = not error and prefix == self._prefix
+        if again or (worked and (tally.needs_another or self._is_awaited(peer))):
             self.want(peer, "again")
         self._forget(peer)
 
@@ -387,7 +405,7 @@ class Sessions:
     def _peer_status(self, peer: EndpointId, is_neighbor: bool) -> PeerStatus:
         record = self._records.get(peer) or _Record()
         machine = self._peers.get(peer)
-        running = self._accepting.get(peer) or self._dialling.get(peer)
+        running = [table[peer] for table in (self._accepting, self._dialling) if peer in table]
         state: PeerState = "idle"
         next_try = self._context.dialer.next_try(peer) if peer in self._queued else None
         if machine is not None:
@@ -400,26 +418,22 @@ class Sessions:
             peer,
             state,
             is_neighbor,
-            record.received if running is None else running.tally.received,
-            record.sent if running is None else running.tally.sent,
+            record.received + sum(each.tally.received for each in running),
+            record.sent + sum(each.tally.sent for each in running),
             record.synced_at,
-            record.error,
+            record.error or None,
             record.failed_at,
             None if next_try is None else time.time() + max(0.0, next_try - _now()),
         )
 
     def _why_not(self, peer: EndpointId | None) -> str:
         peers = list(self._host.nearest()) if peer is None else [peer]
-        errors = [f"{each.short()}: {self._records[each].error}" for each in peers if self._why(each) is not None]
-        if errors:
+        records = [(each, self._records[each]) for each in peers if each in self._records]
+        if errors := [f"{each.short()}: {record.error}" for each, record in records if record.error]:
             return "; ".join(errors)
         if not peers:
             return "no peer of the document is known: join with a ticket of a node that has it"
         return "a sync was still running" if any(each in self._peers for each in peers) else "nobody answered"
-
-    def _why(self, peer: EndpointId) -> str | None:
-        record = self._records.get(peer)
-        return None if record is None else record.error
 
 
 _STATES: dict[State, PeerState] = {

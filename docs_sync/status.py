@@ -26,7 +26,7 @@ class PeerStatus:
     """Whether live changes are exchanged with it now."""
     received: int
     sent: int
-    """Entries that came and went in the sync that runs, or in the last one."""
+    """Entries that came and went in syncs with it since the document was opened, the one that runs included."""
     synced_at: float | None
     """When a sync with it last went well."""
     error: str | None
