@@ -31,9 +31,9 @@ __all__ = [
 
 CAPACITY = 4096  # events that wait for a slow subscriber: about 4 MB
 
-SyncReason = Literal["join", "neighbor", "report", "digest", "asked", "again", "accept"]
+SyncReason = Literal["join", "neighbor", "report", "digest", "asked", "write", "again", "accept"]
 """Why a sync ran: we joined, a neighbour came, a report told of news, a comparison found a difference, the program
-asked (`Doc.synced`), once more after another or a failure, or the peer dialled."""
+asked (`Doc.synced`), a partial replica wrote, once more after another or a failure, or the peer dialled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class SyncFinished:
     received: int
     sent: int
     error: str | None
+    prefix: bytes | None = None
+    """Of the part that was synced, as it is stored; None: the whole document."""
 
 
 DocEvent = (

@@ -43,6 +43,8 @@ class Rules:
     revoked: frozenset[bytes]
     notices: tuple[bytes, ...] = field(repr=False)
     """The revocations and the restriction, encoded, for other nodes."""
+    prefix: bytes | None = None
+    """Of the part that this node holds; None: the whole document."""
 
 
 class ShareStore:
@@ -67,7 +69,8 @@ class ShareStore:
     async def _rules(
         self, documents: sa.ColumnElement[bool], shares: sa.ColumnElement[bool], now_us: int
     ) -> dict[NamespaceId, Rules]:
-        settings = sa.select(_n.namespace, _n.restricted, _n.secret, _n.cipher_key, _n.share).where(documents)
+        columns = (_n.namespace, _n.restricted, _n.secret, _n.cipher_key, _n.share, _n.prefix)
+        settings = sa.select(*columns).where(documents)
         notices = sa.select(_s.namespace, _s.id, _s.record, _s.revocation).where(
             shares, sa.or_(_s.revocation.is_not(None), _s.id == RESTRICTION_ID)
         )
@@ -82,12 +85,12 @@ class ShareStore:
                     revoked.setdefault(namespace, set()).add(share_id)
                     encoded.setdefault(namespace, []).append(revocation)
             found = {}
-            for namespace, restricted, secret, key, share in connection.execute(
+            for namespace, restricted, secret, key, share, prefix in connection.execute(
                 settings.order_by(_n.created_us, _n.namespace)
             ):
                 grant = None if share is None else Grant.decode(share)
                 mine = frozenset(revoked.get(namespace, ())), tuple(encoded.get(namespace, ()))
-                found[NamespaceId(namespace)] = Rules(restricted, secret, key, grant, *mine)
+                found[NamespaceId(namespace)] = Rules(restricted, secret, key, grant, *mine, prefix)
             return found
 
         return await self._database.read(job)

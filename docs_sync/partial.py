@@ -1,0 +1,165 @@
+"""A live partial replica: the part of a document below a prefix, kept like its providers'.
+
+It is not in the document's gossip topic: there it would hear everything, and peers that know nothing of parts would
+sync everything with it. Instead it syncs its part with the peers of its ticket and those of old, and follows some of
+them (`following`). Each link begins with a sync, so what happened while there was none is found. What this node writes
+reaches the providers by a sync right after the write, one for all that is written meanwhile.
+
+It serves other partial replicas whose part lies within its own, and nobody else: a peer that takes it for a whole
+replica would take what it lacks for deleted or unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from .. import gossip as swarm
+from ..transport import EndpointAddr, EndpointId
+from .download import Downloads
+from .encryption import DocumentCipher
+from .entry import SignedEntry
+from .errors import InvalidEntry, SyncViolation, TooFarAhead
+from .events import EventHub, NeighborDown, NeighborUp
+from .following import Following, Follows
+from .keys import NamespaceId
+from .live import LiveDocument
+from .messages import AbortReason
+from .native import IncomingSync
+from .native_messages import News
+from .part import holds, in_part
+from .reconcile import Value
+from .sessions import SessionContext
+
+__all__ = ["PartialDocument"]
+
+logger = logging.getLogger(__name__)
+
+SYNC_EVERY = 600.0  # seconds between two syncs with one provider, give or take half: links lose nothing, but who knows
+
+
+class PartialDocument(LiveDocument):
+    """Its neighbours are the providers that it follows."""
+
+    __slots__ = ("_following", "_part", "_sync_timer", "_write_handle")
+
+    def __init__(
+        self,
+        context: SessionContext,
+        links: Follows,
+        gossip: swarm.Gossip,
+        downloads: Downloads,
+        namespace: NamespaceId,
+        events: EventHub,
+        cipher: DocumentCipher | None,
+        prefix: bytes,
+    ) -> None:
+        super().__init__(context, gossip, downloads, namespace, events, cipher, prefix)
+        self._part = prefix
+        self._following = Following(links, namespace, prefix, context.rng, self)
+        self._write_handle: asyncio.Handle | None = None
+        self._sync_timer: asyncio.TimerHandle | None = None
+
+    async def start(
+        self, peers: Sequence[EndpointId], remembered: Sequence[EndpointAddr], *, patiently: bool = False
+    ) -> None:
+        """Sync the part with ``peers``, and follow them and those remembered. A link's own first sync is enough where
+        nobody waits (``patiently``)."""
+        for addr in remembered:
+            self._context.endpoint.lookup.add(addr)
+        self._downloads.join(self.namespace, self)
+        self._following.start()
+        self._schedule_sync()
+        fresh = dict.fromkeys(peers)
+        self._add([*fresh, *(addr.id for addr in remembered if addr.id not in fresh)])
+        if not patiently:
+            for peer in self._anchors:
+                self._sessions.want(peer, "join")
+
+    async def join(self, peers: Sequence[EndpointId]) -> None:
+        """More peers, from another ticket."""
+        self._add(peers)
+        for peer in peers:
+            self._sessions.want(peer, "join")
+
+    async def accept(self, call: IncomingSync) -> None:
+        """Serve a sync of a part of ours that a peer dialled."""
+        if holds(self._part, call.prefix):
+            await self._sessions.accept(call)
+        else:
+            await call.refuse(AbortReason.NOT_FOUND)
+
+    def inserted(self, entry: SignedEntry) -> None:
+        """This node wrote ``entry``: it is durable, bring it to the providers."""
+        super().inserted(entry)
+        if self._write_handle is None:  # once for all that one batch wrote
+            self._write_handle = asyncio.get_running_loop().call_soon(self._bring)
+
+    def changed(self) -> None:
+        """Nothing to compare: what providers say of the whole document is not about the part."""
+
+    async def leave(self) -> None:
+        for handle in (self._write_handle, self._sync_timer):
+            if handle is not None:
+                handle.cancel()
+        await self._following.aclose()
+        await super().leave()
+
+    # From the links.
+
+    def link_up(self, peer: EndpointId) -> None:
+        self.neighbors[peer] = None
+        self._events.publish(NeighborUp(peer))
+        self._downloads.peer_appeared(self.namespace, bytes(peer))
+
+    def link_down(self, peer: EndpointId) -> None:
+        self.neighbors.pop(peer, None)
+        self._events.publish(NeighborDown(peer))
+
+    def sync_again(self, peer: EndpointId) -> None:
+        self._sessions.want(peer, "neighbor")
+
+    async def take_news(self, peer: EndpointId, news: News) -> None:
+        values = [value for value in news.values if in_part(value.entry.id.key, self._part)]
+        wrong: InvalidEntry | str | None = None if len(values) == len(news.values) else "an entry outside of the part"
+        if values and await self._context.access.takes(peer, self.namespace):
+            received = await self._store.insert(self.namespace, [value.entry for value in values])
+            stored: list[Value] = []
+            for value, outcome in zip(values, received.outcomes, strict=True):
+                if not isinstance(outcome, InvalidEntry):
+                    if outcome.stored:
+                        stored.append(value)
+                elif isinstance(outcome, TooFarAhead):  # one of the two clocks is wrong, which is nobody's malice
+                    logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
+                else:
+                    wrong = outcome
+            if stored:
+                await self.stored(peer, stored, received.missing)
+        for hash in news.contents:
+            self._downloads.announced(self.namespace, hash, bytes(peer))
+        if wrong is not None:
+            raise SyncViolation(f"a provider sent what none would store: {wrong}", peer=peer)
+
+    # Syncs.
+
+    def _add(self, peers: Sequence[EndpointId]) -> None:
+        for peer in peers:
+            if peer != self._context.endpoint.id:
+                self._anchors[peer] = None
+                self._following.add(peer)
+
+    def _bring(self) -> None:
+        """Sync what was written; where nobody is followed, with whoever may have the part."""
+        self._write_handle = None
+        for peer in list(self.neighbors) or self.nearest():
+            self._sessions.want(peer, "write")
+
+    def _schedule_sync(self) -> None:
+        delay = SYNC_EVERY * self._context.rng.uniform(0.5, 1.5)
+        self._sync_timer = asyncio.get_running_loop().call_later(delay, self._sync_one)
+
+    def _sync_one(self) -> None:
+        self._schedule_sync()
+        if self.neighbors:
+            self._sessions.want(self._context.rng.choice(sorted(self.neighbors)), "again")
