@@ -48,6 +48,7 @@ __all__ = [
     "refusal",
 ]
 
+OPEN_TIMEOUT = 10.0  # seconds for a stream, or for a first message to be taken
 LINGER = 0.5  # seconds that the dialler lets an acceptor of iroh's close the connection first
 
 _REASONS = {
@@ -161,7 +162,7 @@ class IrohDialled(_Sync):
     async def dial(self) -> None:
         await self._check_readable()
         connection, pace = self._use.connection, Pace()
-        stream = await pace.wait(connection.open_bi(), LINGER * 20)
+        stream = await pace.wait(connection.open_bi(), OPEN_TIMEOUT)
         session = await self._session(stream, connection.rtt, self._on_stored, pace)
         await session.dial()
         self._went_well = True
@@ -203,8 +204,8 @@ class IrohIncoming(_Sync):
 
 
 class NativeDialled(_Sync):
-    """On a stream of the kept connection. Where the document is open to all, as far as we know, our first message goes
-    along with the request; where it is restricted, the peer must first show that it may read."""
+    """On a stream of the kept connection. Where the document is ``restricted`` the peer must first show that it may
+    read; else it may, as far as we know, and our first message goes along with the request."""
 
     def __init__(
         self,
@@ -214,27 +215,19 @@ class NativeDialled(_Sync):
         prefix: bytes | None,
         connections: Connections,
         on_stored: OnStored,
+        *,
+        restricted: bool,
     ) -> None:
         super().__init__(parts, peer, namespace, prefix)
+        self._restricted = restricted
         self._connections = connections
         self._on_stored = on_stored
 
     async def dial(self) -> None:
         access, namespace, nonce = self._parts.access, self.namespace, secrets.token_bytes(NONCE_SIZE)
-        restricted = await access.is_restricted(namespace)
-        opening = frame(
-            encode_request(
-                SyncRequest(
-                    bytes(namespace),
-                    nonce,
-                    self.prefix,
-                    await access.presentation(namespace),
-                    await access.revocations(namespace),
-                )
-            )
-        )
-        if not restricted:
-            await self._check_readable()
+        share, revoked = await access.presentation(namespace), await access.revocations(namespace)
+        opening = frame(encode_request(SyncRequest(bytes(namespace), nonce, self.prefix, share, revoked)))
+        if not self._restricted:
             opening += frame(await self._init())
         asked = await ask(self._connections, self.peer, opening)
         if asked is None:
@@ -248,8 +241,8 @@ class NativeDialled(_Sync):
             await access.take_revocations(namespace, answer.revoked)
             await self._check_readable(answer.share)
             pace = Pace()
-            if restricted:
-                await pace.wait(stream.send.write(frame(await self._init())), LINGER * 20)
+            if self._restricted:
+                await pace.wait(stream.send.write(frame(await self._init())), OPEN_TIMEOUT)
             key = derive_key(bytes(namespace), nonce, answer.nonce)
             session = await self._session(stream, use.connection.rtt, self._on_stored, pace, key)
             await session.go_on()

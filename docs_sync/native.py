@@ -91,12 +91,15 @@ class Links:
         Raises NotAllowed (before anybody is dialled where that is known), DialError, TimeoutError.
         """
         access = self._parts.access
-        if not await access.is_restricted(namespace) and not await access.allows(peer, namespace, "read"):
+        restricted = await access.is_restricted(namespace)
+        if not restricted and not await access.allows(peer, namespace, "read"):
             raise NotAllowed("the peer may not read this document: it is not dialled", peer=peer)
         use, _ = await self._connections.use(peer)
         if use.kept:
             use.release()  # kept a while longer than it takes to begin
-            return NativeDialled(self._parts, peer, namespace, prefix, self._connections, on_stored)
+            return NativeDialled(
+                self._parts, peer, namespace, prefix, self._connections, on_stored, restricted=restricted
+            )
         if prefix is not None:
             use.release()
             raise SyncRefused("the peer speaks iroh's protocol only, which knows no parts", AbortReason.NOT_FOUND)
@@ -194,6 +197,8 @@ class Links:
             while True:
                 await room.acquire()
                 stream = await connection.accept_bi()
+                if self._tasks.closed:
+                    return
                 self._tasks.start(self._serve_stream(connection, stream, room), "a request")
         except ConnectionClosed as closed:
             logger.debug("%r: %s", connection, closed)
