@@ -221,3 +221,69 @@ async def test_what_is_refused_is_counted_and_the_rest_kept() -> None:
         await reader
         assert (dialling.tally.received, dialling.tally.stored, dialling.tally.rejected) == (2, 1, 1)
         assert await a.get(ID, b"good") == good
+
+
+# A peer's pace.
+
+
+async def trickle(stream: BiStream, payload: bytes, size: int, delay: float) -> None:
+    for start in range(0, len(payload), size):
+        await stream.send.write(payload[start : start + size])
+        await asyncio.sleep(delay)
+
+
+LONG = frame(encode_sync(Sync([RangeFingerprint(WHOLE, bytes(32))] * 40)))
+
+
+@pytest.fixture
+async def reader():
+    async with side() as store:
+        yield FrameReader(store)
+
+
+async def test_a_peer_that_sends_slowly_for_ever_is_given_up(reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "PATIENCE", 0.2)
+    ours, remote = stream_pair()
+    sending = asyncio.ensure_future(trickle(remote, LONG, 1, 0.01))
+    with pytest.raises(TimeoutError):
+        await reader.read(ours, Pace())
+    sending.cancel()
+
+
+async def test_a_slow_peer_is_waited_for_as_long_as_bytes_come(reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "PATIENCE", 0.3)
+    monkeypatch.setattr(sync, "MIN_RATE", len(LONG) / 4)
+    ours, remote = stream_pair()
+    sending = asyncio.ensure_future(trickle(remote, LONG, len(LONG) // 20, 0.03))  # 0.6 s in all
+    assert isinstance(await reader.read(ours, Pace()), Sync)
+    await sending
+
+
+async def test_short_waits_add_up(reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a peer that thinks for long before each message."""
+    monkeypatch.setattr(sync, "PATIENCE", 0.2)
+    ours, remote = stream_pair()
+    short = frame(encode_sync(Sync([])))
+    sending = asyncio.ensure_future(trickle(remote, short * 100, len(short), 0.03))
+    pace, count = Pace(), 0
+    with pytest.raises(TimeoutError):
+        while await reader.read(ours, pace):
+            count += 1
+    assert 0 < count < 20
+    sending.cancel()
+
+
+async def test_a_slow_large_message_makes_room_for_others(reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "SMALL_FRAME", 100)
+    monkeypatch.setattr(sync, "LARGE_TURN", 0.1)
+    slow, slow_remote = stream_pair()
+    sending = asyncio.ensure_future(trickle(slow_remote, LONG, 5, 0.005))
+    holding = asyncio.ensure_future(reader.read(slow, Pace()))
+    await asyncio.sleep(0.3)
+    assert not holding.done()  # nobody else wants it
+    quick, quick_remote = stream_pair()
+    await quick_remote.send.write(LONG)
+    assert isinstance(await asyncio.wait_for(reader.read(quick, Pace()), 10), Sync)
+    with pytest.raises(TimeoutError, match="others waited"):
+        await holding
+    sending.cancel()
