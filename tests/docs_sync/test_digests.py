@@ -1,0 +1,162 @@
+"""What gossip loses is found by comparing, with nobody joining."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+
+from docs_net import eventually, node
+from tidings.docs_sync import digests as module
+from tidings.docs_sync import live
+from tidings.docs_sync.digests import Digests
+from tidings.docs_sync.keys import NamespaceId
+from tidings.docs_sync.messages import Put
+from tidings.docs_sync.reconcile import Summary
+from tidings.transport import EndpointId, SecretKey
+from tidings.transport.errors import DecodeError, Unreachable
+
+
+def lose(monkeypatch, key: bytes) -> list:
+    """Whoever receives the entry at ``key`` by gossip loses it; gives how often that was."""
+    lost, decode = [], live.decode_op
+
+    def decode_op(content: bytes):
+        op = decode(content)
+        if isinstance(op, Put) and op.entry.id.key == key:
+            lost.append(op)
+            raise DecodeError("lost on purpose")
+        return op
+
+    monkeypatch.setattr(live, "decode_op", decode_op)
+    return lost
+
+
+async def joined(a, b):
+    mine = await a.docs.create()
+    theirs = await b.docs.join(mine.ticket(write=True))
+
+    async def settled() -> bool:
+        idle = not any(doc._live._sessions._peers for doc in (mine, theirs))
+        return bool(mine.neighbors and theirs.neighbors and idle)
+
+    await eventually(settled)
+    return mine, theirs
+
+
+async def test_a_lost_message_is_repaired_once_it_is_quiet(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(live, "QUIET", 0.2)
+    lost = lose(monkeypatch, b"lost")
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine, theirs = await joined(a, b)
+        await mine.set("lost", b"v")
+        await eventually(lambda: theirs.get("lost"), 10)
+        assert lost
+
+
+async def test_a_lost_message_is_repaired_by_the_periodic_digest(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "EVERY", (0.2, 0.4))
+    monkeypatch.setattr(live, "QUIET", 1000.0)
+    lost = lose(monkeypatch, b"lost")
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine, theirs = await joined(a, b)
+        await mine.set("lost", b"v")
+        await eventually(lambda: theirs.get("lost"), 10)
+        assert lost
+        assert mine._live._context.digests.speaks(b.id)
+        # What is equal is compared, and not synced.
+        await asyncio.sleep(0.3)
+        before = (await theirs.status()).peers[0].synced_at
+        await asyncio.sleep(1)
+        assert (await theirs.status()).peers[0].synced_at == before
+
+
+# The schedule alone, with links that answer as they are told.
+
+
+class Document:
+    def __init__(self, number: int) -> None:
+        self.namespace = NamespaceId(number.to_bytes(32, "big"))
+        self.wanted: list[tuple[EndpointId, str]] = []
+
+    def want(self, peer: EndpointId, reason: str) -> None:
+        self.wanted.append((peer, reason))
+
+
+class Links:
+    def __init__(self, *answers) -> None:
+        self.answers = list(answers)
+        self.asked: list[list[bytes]] = []
+
+    async def digest(self, peer, digests):
+        self.asked.append([digest.namespace for digest in digests])
+        answer = self.answers.pop(0) if self.answers else set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Store:
+    async def summaries(self, namespaces):
+        return {each: Summary(0, bytes(32)) for each in namespaces}
+
+
+class Access:
+    async def is_restricted(self, namespace) -> bool:
+        return bytes(namespace)[-1] == 99
+
+
+async def compared(links: Links, documents: list[Document], peer: EndpointId, **how) -> Digests:
+    digests = Digests(links, Store(), Access(), Random(1))
+    for document in documents:
+        digests.compare(document, peer, **how)
+
+    async def done() -> bool:
+        return not digests._peers
+
+    await eventually(done)
+    return digests
+
+
+async def test_one_request_for_all_documents_of_a_peer() -> None:
+    documents, links = [Document(n) for n in range(50)], Links({bytes(Document(7).namespace)})
+    peer = SecretKey.generate().public
+    await (await compared(links, documents, peer, otherwise="join")).aclose()
+    assert [len(asked) for asked in links.asked] == [50]
+    assert [document.wanted for document in documents] == [[(peer, "digest")] if n == 7 else [] for n in range(50)]
+
+
+async def test_a_peer_that_cannot_compare_is_synced_with() -> None:
+    for answer in (None, Unreachable("nobody there")):
+        documents, links = [Document(1), Document(2)], Links(answer)
+        peer = SecretKey.generate().public
+        await (await compared(links, documents, peer, otherwise="join")).aclose()
+        assert [document.wanted for document in documents] == [[(peer, "join")]] * 2
+
+
+async def test_a_restricted_document_is_synced() -> None:
+    documents, links = [Document(1), Document(99)], Links()
+    peer = SecretKey.generate().public
+    await (await compared(links, documents, peer, otherwise="join")).aclose()
+    assert links.asked == [[bytes(documents[0].namespace)]]
+    assert [document.wanted for document in documents] == [[], [(peer, "join")]]
+
+
+async def test_few_documents_are_synced_when_a_neighbour_comes_and_many_compared(monkeypatch) -> None:
+    monkeypatch.setattr(module, "FEW", 3)
+    monkeypatch.setattr(module, "EVERY", (0.05, 0.1))
+    documents, links = [Document(n) for n in range(10)], Links()
+    peer = SecretKey.generate().public
+    digests = Digests(links, Store(), Access(), Random(1))
+    for document in documents:
+        digests.meet(document, peer)
+    assert sum(len(document.wanted) for document in documents) == 3
+
+    async def compared_again() -> bool:
+        return len(links.asked) >= 3
+
+    await eventually(compared_again)
+    assert len(links.asked[-1]) == 10
+    for document in documents[1:]:
+        digests.part(document, peer)
+    digests.leave(documents[0])
+    assert not digests._peers or digests._peers[peer].asking
+    await digests.aclose()
