@@ -2,7 +2,10 @@
 
 from .access import Access, IssuedShare
 from .api import Doc, Docs
+from .batch import Batch
+from .content_store import Content, ContentCounts, ContentState
 from .doc_entry import Entry
+from .entries import Entries
 from .events import (
     ContentReady,
     DocEvent,
@@ -15,7 +18,11 @@ from .events import (
     PendingContentReady,
     SyncFinished,
 )
+from .folders import Copied, FileCopied
+from .history import Superseded
+from .jsonl import Exported, Imported
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
+from .policy import DownloadPolicy, Exact, Prefix
 from .reconcile import ContentStatus
 from .sync import ALPN
 from .tickets import DocTicket
@@ -26,16 +33,27 @@ __all__ = [
     "Access",
     "Author",
     "AuthorId",
+    "Batch",
     "CaughtUp",
     "Changed",
+    "Content",
+    "ContentCounts",
     "ContentReady",
+    "ContentState",
     "ContentStatus",
+    "Copied",
     "Doc",
     "DocEvent",
     "DocTicket",
     "Docs",
+    "DownloadPolicy",
+    "Entries",
     "Entry",
     "EventStream",
+    "Exact",
+    "Exported",
+    "FileCopied",
+    "Imported",
     "InsertLocal",
     "InsertRemote",
     "IssuedShare",
@@ -45,7 +63,9 @@ __all__ = [
     "NeighborDown",
     "NeighborUp",
     "PendingContentReady",
+    "Prefix",
     "Present",
+    "Superseded",
     "SyncFinished",
     "WatchEvent",
 ]

@@ -5,29 +5,44 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from ..docs_sync import ContentReady, Doc, DocTicket, Entry, InsertLocal, InsertRemote, SyncFinished
+from ..docs_sync import AuthorId, CaughtUp, Changed, Doc, DocTicket, Entry, InsertLocal, InsertRemote, Present
+from ..docs_sync.errors import SyncTimeout
+from ..errors import UsageError
 from .command import Context, run
+from .doc_access import list_shares, restrict, revoke, ticket_of
+from .doc_output import described, row, tell, when
+from .doc_transfer import export_document, import_document
 from .node import Node
-from .output import printable
+from .output import Output
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Documents: replicated maps from keys to contents.", no_args_is_help=True)
+app.command("export")(export_document)
+app.command("import")(import_document)
+app.command("shares")(list_shares)
+app.command()(revoke)
+app.command()(restrict)
 
 CONTENT_TIMEOUT = 30.0  # seconds until a peer answers
 SLOWEST = 250_000  # bytes a second: a large content is given the time that it takes at this rate
 
 DocId = Annotated[str, typer.Argument(metavar="DOC", help="Id of the document.")]
 Key = Annotated[str, typer.Argument(help="Key, as text.")]
-Prefix = Annotated[str, typer.Argument(help="Only keys that start with this text.")]
+Prefix = Annotated[str, typer.Option(help="Only keys that start with this text.")]
+
+
+class Sort(StrEnum):
+    KEY = "key"
+    AUTHOR = "author"
 
 
 @asynccontextmanager
@@ -37,12 +52,16 @@ async def opened(context: Context, id: str) -> AsyncIterator[Doc]:
 
 
 @app.command()
-def new(context: typer.Context) -> None:
+def new(
+    context: typer.Context,
+    encrypted: Annotated[bool, typer.Option("--encrypted", help="Only who gets a ticket can read it.")] = False,
+    restricted: Annotated[bool, typer.Option("--restricted", help="Answer only to who holds a share.")] = False,
+) -> None:
     """Make a document and print its id."""
 
     async def command() -> None:
         async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
-            doc = await node.docs.create()
+            doc = await node.docs.create(encrypted=encrypted, restricted=restricted)
             context.obj.output.result(str(doc.id), id=str(doc.id))
 
     run(command)
@@ -74,8 +93,7 @@ def set_key(
         async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
             document = await node.docs.open(doc)
             if value.startswith("@"):
-                blob = await node.blobs.add_path(Path(value[1:]))
-                entry = await document.set_hash(os.fsencode(key), blob.hash, blob.size)
+                entry = await document.set_path(os.fsencode(key), value[1:])
             else:
                 data = await asyncio.to_thread(sys.stdin.buffer.read) if value == "-" else os.fsencode(value)
                 entry = await document.set(os.fsencode(key), data)
@@ -85,35 +103,104 @@ def set_key(
 
 
 @app.command()
-def get(context: typer.Context, doc: DocId, key: Key) -> None:
+def get(
+    context: typer.Context,
+    doc: DocId,
+    key: Key,
+    hash: Annotated[str, typer.Option(help="The version whose hash begins like this, of now or of the history.")] = "",
+) -> None:
     """Write the newest value at a key to standard output; with --json, what the entry says instead."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
-            entry = await (await node.docs.open(doc)).get(os.fsencode(key))
+        async with opened(context.obj, doc) as document:
+            entry = await _version(document, os.fsencode(key), hash)
             if entry is None:
                 sys.stderr.write(f"tidings: there is nothing at {key!r}\n")
                 raise typer.Exit(1)
             if context.obj.output.as_json:
                 context.obj.output.line(described(entry))
             else:
-                await entry.arrival(CONTENT_TIMEOUT + entry.size / SLOWEST)
-                async with await node.blobs.reader(entry.hash) as reader:
-                    async for piece in reader:
-                        sys.stdout.buffer.write(piece)
+                async for piece in entry.pieces(CONTENT_TIMEOUT + entry.size / SLOWEST):
+                    sys.stdout.buffer.write(piece)
                 sys.stdout.buffer.flush()
 
     run(command)
 
 
+async def _version(document: Doc, key: bytes, hash: str) -> Entry | None:
+    """The newest entry at ``key`` whose hash begins with ``hash``."""
+    if not hash:
+        return await document.get(key)
+    async for entry in document.entries(key=key):
+        if str(entry.hash).startswith(hash):
+            return entry
+    async for old in document.history(key):
+        if not old.entry.is_tombstone and str(old.entry.hash).startswith(hash):
+            return old.entry
+    return None
+
+
 @app.command()
-def ls(context: typer.Context, doc: DocId, prefix: Prefix = "") -> None:
-    """Print the keys, with size, author and time of the newest entry of each."""
+def ls(
+    context: typer.Context,
+    doc: DocId,
+    prefix: Prefix = "",
+    author: Annotated[str | None, typer.Option(metavar="ID", help="Only this author's entries.")] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="Only the newest entry of each key.")] = False,
+    sort: Annotated[Sort, typer.Option(help="By key and author, or by author and key.")] = Sort.KEY,
+    descending: Annotated[bool, typer.Option("--descending", help="The last one first.")] = False,
+    limit: Annotated[int | None, typer.Option(help="At most so many.", min=0)] = None,
+    offset: Annotated[int, typer.Option(help="Without the first so many.", min=0)] = 0,
+    tombstones: Annotated[bool, typer.Option("--tombstones", help="Deletions, too.")] = False,
+) -> None:
+    """Print entries: size, time, author and key."""
+    who = None if author is None else AuthorId.parse(author)
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            async for entry in document.entries(prefix=os.fsencode(prefix), newest=True):
-                context.obj.output.result(_row(entry), **described(entry))
+            found = document.entries(
+                prefix=os.fsencode(prefix),
+                author=who,
+                sort=sort.value,
+                descending=descending,
+                newest=newest,
+                limit=limit,
+                offset=offset,
+                tombstones=tombstones,
+            )
+            async for entry in found:
+                context.obj.output.result(row(entry), **described(entry))
+
+    run(command)
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    doc: DocId,
+    key: Annotated[str | None, typer.Argument(help="Key, as text.")] = None,
+    keep: Annotated[float | None, typer.Option(metavar="DAYS", help="Keep what is superseded for this long.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Keep nothing, and delete what is kept.")] = False,
+) -> None:
+    """Print what was at a key before, the newest first, and until when. Nothing is kept unless --keep was given."""
+    if off and keep is not None:
+        raise UsageError("history is kept or it is off: give --keep or --off")
+    if key is None and keep is None and not off:
+        raise UsageError("give a key, --keep or --off")
+    try:
+        period = None if keep is None else timedelta(days=keep)
+    except (OverflowError, ValueError):
+        raise UsageError("nobody keeps anything for so many days: give fewer") from None
+
+    async def command() -> None:
+        async with opened(context.obj, doc) as document:
+            if off or period is not None:
+                await document.keep_history(period)
+            if key is None:
+                return
+            async for old in document.history(os.fsencode(key)):
+                text = f"{row(old.entry)}  until {when(old.until)}  {old.entry.hash.short()}"
+                context.obj.output.result(text, **described(old.entry), until=old.until)
 
     run(command)
 
@@ -131,12 +218,66 @@ def rm(context: typer.Context, doc: DocId, prefix: Annotated[str, typer.Argument
 
 
 @app.command()
-def watch(context: typer.Context, doc: DocId, prefix: Prefix = "") -> None:
-    """Take part in the document and print changes as they come, until Ctrl-C."""
+def watch(
+    context: typer.Context,
+    doc: DocId,
+    prefix: Prefix = "",
+    since: Annotated[int | None, typer.Option(metavar="CURSOR", help="Go on behind this cursor of before.")] = None,
+) -> None:
+    """Take part in the document; print what is there and then changes as they come, until Ctrl-C."""
+
+    async def command() -> None:
+        async with opened(context.obj, doc) as document, asyncio.TaskGroup() as tasks:
+            tasks.create_task(_tell_others(context.obj.output, document))
+            async for event in document.watch(os.fsencode(prefix), since=since):
+                match event:
+                    case Present(entry):
+                        context.obj.output.event("present", f"is   {row(entry)}", **described(entry))
+                    case Changed(entry, cursor):
+                        _tell_entry(context.obj.output, entry, cursor=cursor)
+                    case CaughtUp(cursor):
+                        context.obj.output.event("caught-up", f"up to {cursor}; now what changes", cursor=cursor)
+
+    run(command)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    doc: DocId,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a sync with any peer.", min=0)] = 3.0,
+) -> None:
+    """Sync once, then print how many entries there are and how the document stands with each peer."""
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            await _follow(context.obj, document, os.fsencode(prefix))
+            why = None
+            try:
+                await document.synced(timeout=timeout)
+            except SyncTimeout as error:
+                why = str(error)
+            found = await document.status()
+            peers = [
+                {
+                    "peer": str(peer.peer),
+                    "state": peer.state,
+                    "neighbor": peer.is_neighbor,
+                    "received": peer.received,
+                    "sent": peer.sent,
+                    "synced_at": peer.synced_at,
+                    "error": peer.error,
+                }
+                for peer in found.peers
+            ]
+            lines = [f"{found.entries} entries, deletions included; fingerprint {found.fingerprint[:16]}"]
+            for peer in found.peers:
+                how = "never synced" if peer.synced_at is None else f"synced {when(round(peer.synced_at * 1e6))}"
+                lines.append(f"{peer.peer.short()}  {how}" + (f"  {peer.error}" if peer.error else ""))
+            if why is not None:
+                lines.append(f"not synced now: {why}")
+            context.obj.output.result(
+                "\n".join(lines), entries=found.entries, fingerprint=found.fingerprint, peers=peers, error=why
+            )
 
     run(command)
 
@@ -146,14 +287,24 @@ def share(
     context: typer.Context,
     doc: DocId,
     write: Annotated[bool, typer.Option("--write", help="Let others change the document.")] = False,
+    reader: Annotated[str | None, typer.Option(metavar="ID", help="Let this node alone read.")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="Until then: 12h, 7d, or a date.")] = None,
+    carry: Annotated[bool, typer.Option("--carry", help="Without the key: iroh's ticket.")] = False,
 ) -> None:
     """Print a ticket and serve the document until Ctrl-C: others join while this runs."""
 
     async def command() -> None:
         async with opened(context.obj, doc) as document:
-            ticket = str(document.ticket(write=write))
-            context.obj.output.event("ticket", ticket, ticket=ticket)
-            await _follow(context.obj, document, b"")
+            made = await ticket_of(document, write=write, carry=carry, reader=reader, expires=expires)
+            ticket, grant = str(made), made.grant
+            context.obj.output.event(
+                "ticket", ticket, ticket=ticket, **({} if grant is None else {"share": grant.share.id.hex()})
+            )
+            async for event in document.events():
+                if isinstance(event, InsertLocal | InsertRemote):
+                    _tell_entry(context.obj.output, event.entry)
+                else:
+                    tell(context.obj.output, event)
 
     run(command)
 
@@ -178,36 +329,11 @@ def join(
     run(command)
 
 
-async def _follow(context: Context, document: Doc, prefix: bytes) -> None:
+async def _tell_others(output: Output, document: Doc) -> None:
     async for event in document.events():
-        match event:
-            case InsertLocal(entry) | InsertRemote(entry):
-                if entry.key.startswith(prefix):
-                    what = "delete" if entry.is_tombstone else "set"
-                    context.output.event(what, f"{what}  {_row(entry)}", **described(entry))
-            case ContentReady(hash):
-                context.output.event("content", f"content of {hash} is here", hash=str(hash))
-            case SyncFinished():
-                text = f"sync with {event.peer.short()}: " + (
-                    event.error or f"{event.received} received, {event.sent} sent"
-                )
-                fields = {"received": event.received, "sent": event.sent, "error": event.error}
-                context.output.event("sync", text, peer=str(event.peer), **fields)
+        tell(output, event)
 
 
-def described(entry: Entry) -> dict[str, object]:
-    """An entry for a program: keys that are no UTF-8 carry escapes, ``key_hex`` is exact."""
-    return {
-        "key": entry.key.decode(errors="backslashreplace"),
-        "key_hex": entry.key.hex(),
-        "author": str(entry.author),
-        "hash": str(entry.hash),
-        "size": entry.size,
-        "timestamp": entry.timestamp,
-    }
-
-
-def _row(entry: Entry) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.timestamp / 1e6))
-    key = printable(entry.key.decode(errors="replace"))
-    return f"{entry.size:>12}  {when}  {entry.author.short()}  {key}"
+def _tell_entry(output: Output, entry: Entry, **fields: object) -> None:
+    what = "delete" if entry.is_tombstone else "set"
+    output.event(what, f"{what}  {row(entry)}", **described(entry), **fields)

@@ -1,6 +1,7 @@
 """``tidings doc`` in processes, as scripts use it."""
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -29,13 +30,122 @@ def test_one_node_from_new_to_rm(here: Callable[..., Outcome], tmp_path: Path) -
     assert here("doc", "get", doc, "a/stdin").out == b"\0\xff\n"
     assert here("doc", "get", doc, b"odd\xff").out == file.read_bytes()
     assert here("--json", "doc", "get", doc, "a/stdin").json() == [entry]
-    assert [row.split()[-1] for row in here("doc", "ls", doc, "a/").text().splitlines()] == ["a/stdin", "a/text"]
+    assert [row.split()[-1] for row in here("doc", "ls", doc, "--prefix", "a/").text().splitlines()] == [
+        "a/stdin",
+        "a/text",
+    ]
     rows = here("--json", "doc", "ls", doc).json()
     assert [row["key"] for row in rows] == ["a/stdin", "a/text", "odd\\xff"]
     assert here("doc", "rm", doc, "a/").text() == "2 deleted"
     assert here("--json", "doc", "rm", doc, "a/").json() == [{"deleted": 0}]
     assert "nothing at 'a/text'" in here("doc", "get", doc, "a/text").refused()
     assert here("--json", "doc", "ls", doc).json() == [rows[2]]
+
+
+def test_all_the_ways_to_list(here: Callable[..., Outcome]) -> None:
+    doc = here("doc", "new").text()
+    for key in ("b/1", "b/2", "a", "gone"):
+        here("doc", "set", doc, key, key)
+    here("doc", "rm", doc, "gone")
+
+    def keys(*options: str) -> list[object]:
+        return [row["key"] for row in here("--json", "doc", "ls", doc, *options).json()]
+
+    author = str(here("--json", "doc", "ls", doc).json()[0]["author"])
+    assert keys() == ["a", "b/1", "b/2"]
+    assert keys("--prefix", "b/", "--descending") == ["b/2", "b/1"]
+    assert keys("--author", author, "--limit", "1", "--offset", "1") == ["b/1"]
+    assert keys("--author", "0" * 64) == []
+    assert keys("--newest", "--sort", "author") == ["a", "b/1", "b/2"]
+    assert keys("--tombstones") == ["a", "b/1", "b/2", "gone"]
+    assert here("doc", "ls", doc, "--tombstones").text().splitlines()[3].split()[0] == "deleted"
+    assert "64 hexadecimal" in here("doc", "ls", doc, "--author", "me").refused()
+    assert here("doc", "ls", doc, "--sort", "time").code == 2
+    assert here("doc", "ls", doc, "--limit", "-1").code == 2
+
+
+def test_history(here: Callable[..., Outcome]) -> None:
+    doc = here("doc", "new").text()
+    here("doc", "set", doc, "k", "lost")
+    here("doc", "set", doc, "k", "one")
+    assert here("doc", "history", doc, "k").out == b""
+    assert here("doc", "history", doc, "--keep", "7").out == b""
+    here("doc", "set", doc, "k", "two")
+    here("doc", "rm", doc, "k")
+    deleted = here("--json", "doc", "history", doc, "k").json()
+    assert [row["size"] for row in deleted] == [3, 3]
+    assert deleted[0]["until"] > deleted[1]["until"] >= deleted[1]["timestamp"]
+    first = here("doc", "history", doc, "k").text().splitlines()[1]
+    assert "until" in first and first.split()[-1] == deleted[1]["hash"][:10]
+    assert here("doc", "get", doc, "k", "--hash", first.split()[-1]).out == b"one"
+    assert "nothing at" in here("doc", "get", doc, "k", "--hash", "00ff").refused()
+    here("doc", "history", doc, "--off")
+    assert here("doc", "history", doc, "k").out == b""
+    for wrong in ([], ["--off", "--keep", "1"], ["--keep", "-1"], ["--keep", "nan"], ["--keep", "1e300"]):
+        here("doc", "history", doc, *wrong).refused()
+
+
+def test_export_and_import(here: Callable[..., Outcome], tmp_path: Path) -> None:
+    doc, file = here("doc", "new").text(), tmp_path / "entries.jsonl"
+    for key in ("a/1", "a/2", "b"):
+        here("doc", "set", doc, key, f"value of {key}")
+    assert here("doc", "export", doc, file).text() == "3 entries"
+    assert here("--json", "doc", "export", doc, file, "--no-contents").json() == [{"entries": 3, "named": 3}]
+    out = here("doc", "export", doc, "-", "--prefix", "a/").out
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["value of a/1", "value of a/2"]
+    other = here("doc", "new").text()
+    assert here("doc", "import", other, "-", stdin=out).text() == "2 written"
+    [done] = here("--json", "doc", "import", other, "-", stdin=out).json()
+    assert done == {"lines": 2, "written": 2, "kept": 0, "known": 0, "skipped": 0}
+    assert "line 3: " in here("doc", "import", other, "-", stdin=out + b"{").refused()
+    # Signed, and back into the same document.
+    here("doc", "rm", doc, "b")
+    here("doc", "export", doc, file, "--signatures", "--tombstones")
+    assert here("doc", "import", doc, file).text() == "0 written, 3 known"
+    assert "cannot read" in here("doc", "import", doc, tmp_path / "missing").refused()
+
+
+def test_folders(here: Callable[..., Outcome], tmp_path: Path) -> None:
+    doc, source, copy = here("doc", "new").text(), tmp_path / "source", tmp_path / "copy"
+    (source / "b").mkdir(parents=True)
+    (source / "a").write_bytes(b"a")
+    (source / "b" / "c").write_bytes(b"")
+    (source / "link").symlink_to("/etc/passwd")
+    said = here("doc", "import", doc, source, "--prefix", "files/").text().splitlines()
+    assert said == ["skipped   'link' is a symbolic link", "2 files, 1 bytes, 1 left out"]
+    assert here("doc", "export", doc, copy, "--folder", "--prefix", "files/").text() == "2 files, 1 bytes"
+    assert (copy / "a").read_bytes() == b"a" and (copy / "b" / "c").read_bytes() == b""
+    said = here("--json", "doc", "export", doc, copy, "--folder", "--prefix", "files/").json()
+    assert [event.get("path") for event in said] == ["a", "b/c", None]
+    assert said[-1] == {"files": 0, "bytes": 0, "skipped": 2}
+    assert here("doc", "export", doc, copy, "--folder", "--prefix", "files/", "--replace").text() == "2 files, 1 bytes"
+    for wrong in (["export", doc, "x", "--folder", "--signatures"], ["export", doc, "x", "--replace"]):
+        assert "--folder" in here("doc", *wrong).refused()
+    assert "--prefix is for a folder" in here("doc", "import", doc, "-", "--prefix", "x").refused()
+
+
+def test_status_of_a_document_that_nobody_has(here: Callable[..., Outcome]) -> None:
+    doc = here("doc", "new").text()
+    here("doc", "set", doc, "k", "v")
+    [status] = here("--json", "doc", "status", doc, "--timeout", "0.1").json()
+    assert (status["entries"], status["peers"]) == (1, []) and status["error"]
+    said = here("doc", "status", doc, "--timeout", "0.1").text().splitlines()
+    assert said[0].startswith("1 entries, deletions included") and said[1].startswith("not synced now")
+
+
+async def test_watch_says_what_is_there_and_goes_on(tmp_path: Path) -> None:
+    doc = (await ask(tmp_path, "doc", "new")).decode().strip()
+    for key in ("a", "b"):
+        await ask(tmp_path, "doc", "set", doc, key, key)
+    async with running(tmp_path, "--json", "doc", "watch", doc) as watch:
+        caught_up = await watch.hear("caught-up")
+        assert [event["key"] for event in watch.said if event["event"] == "present"] == ["a", "b"]
+        assert await watch.interrupt() == 130
+    await ask(tmp_path, "doc", "set", doc, "c", "c")
+    async with running(tmp_path, "--json", "doc", "watch", doc, "--since", str(caught_up["cursor"])) as watch:
+        later = await watch.hear("caught-up")
+        assert [event.get("key") for event in watch.said] == ["c", None]
+        assert watch.said[0]["cursor"] == later["cursor"] > caught_up["cursor"]
 
 
 def test_what_cannot_be_set_or_found(here: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -74,7 +184,7 @@ async def test_share_join_and_watch(tmp_path: Path) -> None:
         ticket = (await share.hear("ticket"))["ticket"]
         [said] = (await run(b, "--json", "doc", "join", ticket)).json()
         assert said == {"id": doc, "keys": 2}
-        async with running(b, "--json", "doc", "watch", doc, "f") as watch:
+        async with running(b, "--json", "doc", "watch", doc, "--prefix", "f") as watch:
             await watch.hear("sync", lambda event: not event["error"])
             await share.kill()
             async with Node.open(a, bind=LOOPBACK) as node:
@@ -88,7 +198,7 @@ async def test_share_join_and_watch(tmp_path: Path) -> None:
 
 def test_a_join_that_nobody_answers(here: Callable[..., Outcome]) -> None:
     said = here("doc", "join", "--timeout", "0.3", UNREACHABLE).refused()
-    assert "not synced within 0.3 s" in said and "check that" in said
+    assert "within 0.3 s" in said and "goes on trying" in said
     [doc] = here("--json", "doc", "list").json()  # kept, to be tried again
     assert str(DocTicket.parse(UNREACHABLE)) == UNREACHABLE and doc["id"] == str(DocTicket.parse(UNREACHABLE).id)
 
