@@ -271,10 +271,10 @@ class _Time:
 
 
 class EventLog:
-    """What happened, in order, as a hash; ``lines`` where it is kept to look for the first difference."""
+    """What happened, in order, as a hash; and into ``lines``, to look for the first difference of two runs."""
 
-    def __init__(self, keep=False):
-        self.lines = [] if keep else None
+    def __init__(self, lines=None):
+        self.lines = lines
         self.count = 0
         self._hash = blake3()
 

@@ -43,6 +43,7 @@ REPAIR = 240.0  # seconds
 CONTENT_REPAIR = 900.0
 RUST_SYNCS = 6  # that a Rust-rule peer gets to come to what we hold
 IDLE_WITHIN = 60.0
+LAST_CUT = 200.0  # seconds at most
 MOST_SKEW = 60.0  # seconds that clocks are ahead or behind
 KEYS = [b"a", b"b", b"a/1", b"a/2", b"a/1/x", b"a/1/y", b"b/1", b"c", b"\xff", b"\xff\xff", b"a\x00"]
 
@@ -99,7 +100,6 @@ class Result:
     gossip_repaired_after: float
     virtual_seconds: float
     counts: dict = field(default_factory=dict)
-    lines: list | None = None
 
 
 class Swarm:
@@ -174,7 +174,7 @@ class Swarm:
         member.host = Host(member.name, member.skew)
 
         async def open_node():
-            member.directory.mkdir(exist_ok=True)
+            member.directory.mkdir(parents=True, exist_ok=True)
             if not again:
                 (member.directory / "identity").write_bytes(member.secret.to_bytes())
                 (member.directory / "identity").chmod(0o600)
@@ -195,7 +195,7 @@ class Swarm:
         author = Author(member.secret.to_bytes())
 
         async def open_rust():
-            member.directory.mkdir(exist_ok=True)
+            member.directory.mkdir(parents=True, exist_ok=True)
             endpoint = self.network.endpoint_class()(self.network, member.secret, [IpAddr.parse(member.place)])
             for addr in peers:
                 endpoint.lookup.add(addr)
@@ -306,14 +306,30 @@ class Swarm:
         while self.loop.time() < end:
             await asyncio.sleep(rng.expovariate(total / scenario.seconds))
             if rng.random() * total < scenario.edits:
-                up = [member for member in self.members if member.up and not member.busy]
-                what = rng.choices([self.write, self.delete, self.batch], [70, 22, 8])[0]
-                member = rng.choice(up) if up else None
-                for _ in range(rng.choice((1, 1, 1, 4)) if member else 0):
-                    self.operate(member, what)
-                self._note(what.__name__, member.name if member else "nobody")
+                self._edit()
             else:
                 await self._fault()
+        if rng.random() < 0.5:  # so long that every connection ends, and both sides forget the other
+            self._cut()
+            for _ in range(rng.randrange(10)):
+                await asyncio.sleep(rng.uniform(0, LAST_CUT / 10))
+                self._edit()
+
+    def _edit(self):
+        rng = self.rng
+        up = [member for member in self.members if member.up and not member.busy]
+        what = rng.choices([self.write, self.delete, self.batch], [70, 22, 8])[0]
+        member = rng.choice(up) if up else None
+        for _ in range(rng.choice((1, 1, 1, 4)) if member else 0):
+            self.operate(member, what)
+        self._note(what.__name__, member.name if member else "nobody")
+
+    def _cut(self):
+        names = [member.name for member in self.members]
+        self.rng.shuffle(names)
+        where = self.rng.randint(1, len(names) - 1)
+        self._note("cut", *names[:where])
+        self.network.cut([names[:where], names[where:]])
 
     async def _fault(self):
         rng = self.rng
@@ -321,11 +337,7 @@ class Swarm:
         down = [member for member in self.members if not member.up and not member.busy]
         match rng.choices(["cut", "heal", "loss", "calm", "stop", "kill", "start"], [5, 5, 3, 2, 3, 4, 6])[0]:
             case "cut":
-                names = [member.name for member in self.members]
-                rng.shuffle(names)
-                where = rng.randint(1, len(names) - 1)
-                self._note("cut", *names[:where])
-                self.network.cut([names[:where], names[where:]])
+                self._cut()
             case "heal":
                 self._note("heal")
                 self.network.heal()
@@ -540,9 +552,12 @@ def _rising(clock):
     return read
 
 
-def run(scenario, directory, *, mutate=None, keep_log=False):
-    """The whole of one seed. Raises Violation. ``mutate(member)`` may break a tidings node just after it was opened."""
-    complaints, log = Complaints(), EventLog(keep_log)
+def run(scenario, directory, *, mutate=None, lines=None):
+    """The whole of one seed. Raises Violation.
+
+    ``mutate(member)`` may break a tidings node just after it was opened; ``lines`` gets all that happens.
+    """
+    complaints, log = Complaints(), EventLog(lines)
     with virtual_world(scenario.seed, complaints) as loop:
         endpoint = node_module.Endpoint
         try:
@@ -572,7 +587,6 @@ async def _run(scenario, loop, directory, complaints, log, mutate):
         lost,
         loop.time(),
         counts,
-        log.lines,
     )
 
 
