@@ -27,6 +27,7 @@ from ..transport import BiStream, Connection, Endpoint, EndpointAddr, EndpointId
 from .access import RECHECK, Access, AccessControl, IssuedShare, share_id
 from .batch import Batch, checked_hash
 from .capability import Capability
+from .content_store import ContentStore
 from .dialer import Dialer
 from .digests import Digests
 from .doc_entry import CONTENT_TIMEOUT, Entry, pack_value
@@ -95,7 +96,8 @@ class Docs:
         digests = Digests(self._links, self._store, self._access, rng)
         self._context = SessionContext(endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access)
         self._followers = Followers(self._store, self._access)
-        self._downloads = Downloads(blobs, rng)
+        self._contents = ContentStore(database)
+        self._downloads = Downloads(blobs, self._contents, rng, now_us)
         self._history = History(database, now_us)
         self._open: dict[NamespaceId, Doc] = {}
         self._opening = asyncio.Lock()

@@ -77,7 +77,7 @@ _CAME = Prepared(
     .where(*_this)
     .values(
         state=_HAD,
-        error=None,
+        error=sa.null(),
         peer=sa.bindparam("by"),
         due_us=sa.bindparam("next"),
         changed_us=sa.bindparam("now"),
@@ -221,6 +221,11 @@ class ContentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes want contents, too."""
+        return self._database.is_shared
+
     # The policy.
 
     async def policy(self, namespace: NamespaceId) -> DownloadPolicy:
@@ -282,6 +287,18 @@ class ContentStore:
         return True
 
     # What is due.
+
+    async def pending(self, namespaces: Sequence[NamespaceId]) -> dict[bytes, tuple[bool, int | None]]:
+        """Of each that is here: whether `catch_up` has work, and when its first content is due."""
+        first = sa.select(sa.func.min(_c.due_us)).where(_c.namespace == _n.namespace, _c.state == _WANTED)
+        columns = (_n.namespace, _n.contents_from.is_not(None), first.scalar_subquery())
+        found: dict[bytes, tuple[bool, int | None]] = {}
+        for start in range(0, len(namespaces), PAGE):
+            some = [bytes(namespace) for namespace in namespaces[start : start + PAGE]]
+            query = sa.select(*columns).where(_n.namespace.in_(some))
+            rows = await self._database.read(lambda connection: connection.execute(query).all())  # noqa: B023
+            found |= {namespace: (bool(behind), due) for namespace, behind, due in rows}
+        return found
 
     async def due(self, namespace: NamespaceId, after: tuple[int, bytes], limit: int) -> list[Due]:
         """Wanted contents in the order of their time and hash, from behind ``after``."""

@@ -1,83 +1,130 @@
 """Fetches the contents that documents want, for all documents of a node.
 
-`wanted.WantedContents` decides what and when; this runs at most `CONCURRENT` fetches and tells the documents.
+The store says what is wanted and since when it failed (`content_store`), `due` brings what is due into a window,
+`wanted` decides what is asked of whom; this runs the requests, keeps what became of them in groups, and tells the
+documents. Whatever ends, a bug included, is started again later, and nothing wanted is forgotten by a crash.
+
+While a large sync runs, its entries come first: then one request a second is for what nobody waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Protocol
 
-from ..blobs import Blobs, Hash
-from ..errors import TidingsError
+from ..blobs import Blobs, Delivery, Hash, ProvidersExhausted, Stalled
+from ..errors import NetworkError, StoreError, TidingsError, UsageError
 from ..transport import EndpointId
+from .content_store import ContentStore, Outcome
+from .due import DueContents
 from .errors import ContentMissing
 from .keys import NamespaceId
 from .tasks import Tasks
-from .wanted import Wanted, WantedContents
+from .wanted import SMALL, Ended, Rank, Request, WantedContents, retry_delay
 
 __all__ = ["Downloads", "Listener"]
 
 logger = logging.getLogger(__name__)
 
-CONCURRENT = 8  # fetches at once
 FETCH_TIMEOUT = 3600.0  # seconds for one content; a stalled provider is the blobs' business to give up
-MAX_CANDIDATES = 8  # peers asked in one attempt
 LOOK_AGAIN = 1.0  # seconds between two looks for a content that came by another way
+ASK_AGAIN = 10.0  # seconds, at most, between two attempts for what somebody waits for
+SETTLED_AT_ONCE = 1000  # outcomes in one transaction
+PAUSE = 5.0  # seconds after the store failed: the disk is full
+TEND_EVERY = 30.0  # seconds between two looks for what nobody names any more
+MANY = 64  # contents that are offered together and left to be found when they are due
+RUSH = 1000  # entries that came together are a large sync
+RUSH_LINGERS = 3.0  # seconds until it counts as over: a message of it may take as long
+RUSH_PACE = 1.0  # seconds between two requests meanwhile
 
 
 class Listener(Protocol):
     """A live document."""
 
     def candidates(self) -> Iterable[bytes]:
-        """Peers that may have its contents."""
+        """Peers that may have its contents, the likeliest first."""
 
-    def content_settled(self, hash: bytes, *, here: bool) -> None:
-        """A content that it wanted has come, or a first attempt has failed."""
+    def content_here(self, hash: bytes, peer: bytes | None) -> None:
+        """A content that it wanted has come, from ``peer`` or by another way."""
+
+    def contents_idle(self) -> None:
+        """Every content that was wanted has come or has failed once."""
 
 
 class Downloads:
-    def __init__(self, blobs: Blobs, rng: Random) -> None:
+    """``clock`` gives microseconds since 1970."""
+
+    def __init__(self, blobs: Blobs, store: ContentStore, rng: Random, clock: Callable[[], int]) -> None:
         self._blobs = blobs
-        self._wanted = WantedContents(rng)
+        self._store = store
+        self._rng = rng
+        self._clock = clock
         self._listeners: dict[bytes, Listener] = {}
+        self._wanted = WantedContents(rng, self._candidates)
+        self._due = DueContents(store, self._wanted, clock)
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
-        self._running = 0
-        self._wake = asyncio.Event()
+        self._ended: list[Ended] = []
+        self._paused_until = 0.0
+        self._rush_until = 0.0
+        self._rush_next = 0.0
+        self._work = asyncio.Event()
+        self._settle = asyncio.Event()
+        self._chores = asyncio.Event()
         self._tasks = Tasks()
-        self._tasks.start(self._schedule(), "downloads")
+        for loop, name in ((self._feed, "feed"), (self._keep, "outcomes"), (self._tend, "chores")):
+            self._tasks.start(self._forever(loop), f"downloads: {name}")
+
+    # What documents say.
 
     def join(self, document: NamespaceId, listener: Listener) -> None:
         self._listeners[bytes(document)] = listener
+        self._due.join(bytes(document))
+        self._work.set()
 
     def leave(self, document: NamespaceId) -> None:
         self._listeners.pop(bytes(document), None)
+        self._due.leave(bytes(document))
         self._wanted.leave(bytes(document))
 
-    def want(self, document: NamespaceId, hash: bytes, size: int, provider: bytes | None) -> bool:
-        """False where too many are wanted already: the document offers it again later."""
-        room = self._wanted.add(hash, size, bytes(document), provider, _now())
-        self._wake.set()
-        return room
+    def stored(self, document: NamespaceId, missing: int, offered: Sequence[bytes], peer: bytes) -> None:
+        """Entries were stored of which ``missing`` have contents that are not here; ``peer`` has those ``offered``."""
+        now = _now()
+        if missing >= RUSH:
+            self._rush_until = now + RUSH_LINGERS
+        if missing:
+            self._due.news(bytes(document), now)
+            if len(offered) <= MANY:
+                self._due.wish(bytes(document), offered, peer)
+            self._work.set()
 
-    def announced(self, hash: bytes, provider: bytes) -> None:
-        self._wanted.announce(hash, provider, _now())
-        self._wake.set()
+    def announced(self, document: NamespaceId, hash: bytes, provider: bytes) -> None:
+        """The provider has a content that the document may want."""
+        self._due.wish(bytes(document), [hash], provider)
+        self._work.set()
 
-    def peer_appeared(self, document: NamespaceId) -> None:
-        self._wanted.hasten(bytes(document), _now())
-        self._wake.set()
+    def peer_appeared(self, document: NamespaceId, peer: bytes) -> None:
+        """A peer of the document can be reached."""
+        now = _now()
+        self._rush_until = min(self._rush_until, now)
+        self._wanted.appeared(peer)
+        self._due.hasten(bytes(document), now)
+        self._work.set()
 
-    def take_overflown(self, document: NamespaceId) -> bool:
-        """Whether contents of the document found no room since this was last asked."""
-        if bytes(document) in self._wanted.overflown:
-            self._wanted.overflown.discard(bytes(document))
-            return True
-        return False
+    def synced(self, document: NamespaceId, peer: bytes) -> None:
+        """As `peer_appeared`, and `Listener.contents_idle` follows."""
+        self._due.tell(bytes(document))
+        self.peer_appeared(document, peer)
+
+    def policy_changed(self, document: NamespaceId) -> None:
+        self._wanted.leave(bytes(document), urgent_too=False)
+        self._due.changed(bytes(document))
+        self._chores.set()
+
+    # What programs wait for.
 
     async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes:
         """The bytes, as soon as they are here."""
@@ -85,14 +132,15 @@ class Downloads:
         return await self._blobs.read(hash)
 
     async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None:
-        """Return as soon as the content is here."""
-        key = bytes(hash)
+        """Return as soon as the content is here; whatever the policy says, it is fetched before all others."""
+        key, ask_at, delay = bytes(hash), 0.0, LOOK_AGAIN
         try:
             async with asyncio.timeout(timeout):
                 while not await self._blobs.has(hash):
-                    if bytes(namespace) in self._listeners:
-                        self._wanted.add(key, size, bytes(namespace), None, _now(), urgent=key not in self._wanted)
-                        self._wake.set()
+                    if bytes(namespace) in self._listeners and _now() >= ask_at:
+                        self._wanted.add(bytes(namespace), key, size, 0, Rank.URGENT)
+                        self._launch()
+                        ask_at, delay = _now() + delay, min(ASK_AGAIN, delay * 2)
                     arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._waiting.setdefault(key, set()).add(arrival)
                     try:
@@ -118,48 +166,165 @@ class Downloads:
     async def aclose(self) -> None:
         await self._tasks.aclose()
 
-    async def _schedule(self) -> None:
-        while True:
-            self._wake.clear()
-            while self._running < CONCURRENT and (wanted := self._wanted.take(_now())) is not None:
-                self._running += 1
-                self._tasks.start(self._fetch(wanted), f"fetch {wanted.hash[:5].hex()}")
-            due = self._wanted.next_due() if self._running < CONCURRENT else None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if due is None else max(0.0, due - _now())):
-                    await self._wake.wait()
+    # Requests.
 
-    async def _fetch(self, wanted: Wanted) -> None:
-        hash = Hash(wanted.hash)
+    def _launch(self) -> None:
+        """Start the requests that can be started now."""
+        now = _now()
+        if self._tasks.closed or now < self._paused_until:
+            return
+        while True:
+            held = now < self._rush_until and now < self._rush_next
+            request = self._wanted.take(now, urgent_only=held)
+            if request is None:
+                break
+            if not request.urgent:
+                self._rush_next = now + RUSH_PACE
+            self._tasks.start(self._fetch(request), f"fetch {len(request.contents)} from {request.peer[:5].hex()}")
+        for document in self._wanted.dropped():
+            self._due.again(document, now)
+        self._collect()
+
+    async def _fetch(self, request: Request) -> None:
+        delivery: Delivery | None = None
         try:
-            here = await self._blobs.has(hash)
-            if not here and (providers := self._providers(wanted)):
-                async with asyncio.timeout(FETCH_TIMEOUT):
-                    await self._blobs.fetch(hash, providers, max_size=wanted.size)
-                here = True
-        except (TidingsError, TimeoutError) as error:
-            logger.info("content %s did not come: %s", hash.short(), error)
-            here = False
+            delivery = await self._get(request)
+        except StoreError as failure:
+            logger.warning("contents cannot be kept: %s", failure)
+            self._paused_until = _now() + PAUSE
         finally:
             # Also where this is cancelled or fails badly: nothing stays "running".
-            self._running -= 1
-            self._wanted.failed(wanted, _now())
-            self._wake.set()
-        documents = self._wanted.done(wanted.hash) if here else wanted.documents
-        for document in list(documents):
-            if (listener := self._listeners.get(document)) is not None:
-                listener.content_settled(wanted.hash, here=here)
-        for arrival in self._waiting.get(wanted.hash, set()) if here else ():
-            if not arrival.done():
-                arrival.set_result(None)
+            if delivery is None:
+                self._wanted.give_up(request, _now())
+            else:
+                error = delivery.error
+                self._wanted.delivered(
+                    request,
+                    map(bytes, delivery.came),
+                    None if error is None else str(error),
+                    _now(),
+                    at_fault=None if delivery.at_fault is None else bytes(delivery.at_fault),
+                    unwell=isinstance(error, NetworkError | UsageError),
+                )
+            self._collect()
+            self._work.set()
 
-    def _providers(self, wanted: Wanted) -> list[EndpointId]:
-        """The latest announcers first, then whoever is near."""
-        peers = dict.fromkeys(reversed(wanted.providers))
-        for document in wanted.documents:
+    async def _get(self, request: Request) -> Delivery:
+        peer = EndpointId(request.peer)
+        if request.contents[0].size <= SMALL:
+            return await self._blobs.fetch_small([(Hash(each.hash), each.size) for each in request.contents], peer)
+        [content] = request.contents
+        hash = Hash(content.hash)
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                await self._blobs.fetch(hash, [peer], max_size=content.size)
+        except ProvidersExhausted as failure:
+            error = next(iter(failure.reasons.values()))
+            if isinstance(error, StoreError):
+                raise error from None
+            return Delivery([], error, hash)  # type: ignore[arg-type]
+        except TimeoutError:
+            return Delivery([], Stalled("the content did not come within an hour"), hash)
+        return Delivery([hash])
+
+    def _collect(self) -> None:
+        """Tell of the attempts that ended, and have them kept."""
+        for ended in self._wanted.ended():
+            self._ended.append(ended)
+            hash = ended.content.hash
+            if ended.error is not None:
+                logger.info("content %s did not come: %s", hash[:5].hex(), ended.error)
+                continue
+            for document in list(ended.content.documents):
+                if (listener := self._listeners.get(document)) is not None:
+                    listener.content_here(hash, ended.peer)
+            for arrival in self._waiting.get(hash, ()):
+                if not arrival.done():
+                    arrival.set_result(None)
+        if self._ended:
+            self._settle.set()
+
+    def _candidates(self, document: bytes) -> Iterable[bytes]:
+        listener = self._listeners.get(document)
+        return () if listener is None else listener.candidates()
+
+    # Loops.
+
+    async def _forever(self, loop: Callable[[], object]) -> None:
+        while True:
+            try:
+                await loop()  # type: ignore[misc]
+            except TidingsError as error:
+                logger.warning("downloads: %s", error)
+                await asyncio.sleep(PAUSE)
+            except Exception:
+                logger.exception("downloads failed, and go on")
+                await asyncio.sleep(PAUSE)
+
+    async def _feed(self) -> None:
+        self._work.clear()
+        await self._due.fill()
+        found, self._due.found = self._due.found, []
+        for document, hash in found:
+            self._wanted.add(document, hash, 0, 0, Rank.DUE)
+            self._wanted.here(hash)
+        self._launch()
+        for document in self._due.idle():
             if (listener := self._listeners.get(document)) is not None:
-                peers |= dict.fromkeys(listener.candidates())
-        return [EndpointId(peer) for peer in list(peers)[:MAX_CANDIDATES]]
+                listener.contents_idle()
+        if self._due.is_behind:
+            self._chores.set()
+        await _sleep(self._work, self._due.next_look(), *self._holds())
+
+    def _holds(self) -> list[float]:
+        """When requests that are held back may go on."""
+        now = _now()
+        times = [self._paused_until]
+        if self._rush_until > now and len(self._wanted):
+            times.append(self._rush_next)
+        return [at for at in times if at > now]
+
+    async def _keep(self) -> None:
+        await self._settle.wait()
+        self._settle.clear()
+        while self._ended:
+            ended, self._ended = self._ended[:SETTLED_AT_ONCE], self._ended[SETTLED_AT_ONCE:]
+            now, now_us = _now(), self._clock()
+            outcomes = []
+            for content, peer, error in ended:
+                for document, attempts in content.documents.items():
+                    delay = 0.0 if error is None else retry_delay(attempts + 1, self._rng)
+                    due_us = now_us + round(delay * 1e6)
+                    outcomes.append(Outcome(document, content.hash, attempts + 1, error, peer, due_us))
+                    if error is not None:
+                        self._due.later(document, now + delay)
+            try:
+                for document in await self._store.settle(outcomes, now_us):
+                    self._due.suspect(document, now)
+            except BaseException:
+                for outcome in outcomes:  # the store still has them as due
+                    self._due.again(outcome.namespace, now + PAUSE)
+                raise
+            finally:
+                self._wanted.settled(ended)
+                self._work.set()
+
+    async def _tend(self) -> None:
+        self._chores.clear()
+        if await self._due.chores():
+            self._work.set()
+        await _sleep(self._chores, _now() + TEND_EVERY)
+
+
+async def _sleep(event: asyncio.Event, *until: float | None) -> None:
+    """Wait for the event, or until the first of the times."""
+    until_at = min((at for at in until if at is not None), default=None)
+    if until_at is None:
+        await event.wait()
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(until_at):
+            await event.wait()
 
 
 def _now() -> float:

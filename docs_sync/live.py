@@ -49,7 +49,6 @@ from .reconcile import ContentStatus, Tally, Value
 from .sessions import SessionContext, Sessions
 from .status import PeerStatus, Synced
 from .validity import MAX_AHEAD_US
-from .wanted import MAX_WANTED
 
 __all__ = ["LiveDocument"]
 
@@ -80,8 +79,6 @@ class LiveDocument:
         "_gossip",
         "_incoming",
         "_outgoing",
-        "_pending",
-        "_pending_told",
         "_quiet_timer",
         "_report_all",
         "_report_timer",
@@ -125,8 +122,6 @@ class LiveDocument:
         self._report_timer: asyncio.TimerHandle | None = None
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._changed_at = 0.0
-        self._pending: dict[bytes, None] = {}  # offered contents that have not settled since the last sync
-        self._pending_told = True
         self._reports = 0
         self._report_all = False
         self._topic: swarm.Topic | None = None
@@ -147,8 +142,6 @@ class LiveDocument:
         self._anchors = dict.fromkeys([*fresh, *of_old])
         self._topic = await self._gossip.attach(bytes(self.namespace), self._on_event, list(self._anchors))
         self._downloads.join(self.namespace, self)
-        if not patiently:
-            await self._want_missing()
         for peer in self._anchors:
             if patiently and peer not in fresh:
                 self._context.digests.compare(self, peer, otherwise="join")
@@ -212,14 +205,13 @@ class LiveDocument:
     def candidates(self) -> Iterable[bytes]:
         return map(bytes, [*reversed(self._useful), *self.neighbors, *self._anchors])
 
-    def content_settled(self, hash: bytes, *, here: bool) -> None:
-        if here:
-            self._events.publish(ContentReady(Hash(hash)))
+    def content_here(self, hash: bytes, peer: bytes | None) -> None:
+        self._events.publish(ContentReady(Hash(hash)))
+        if any(bytes(neighbor) != peer for neighbor in self.neighbors):  # who gave it knows
             self._broadcast(ContentReadyOp(hash), neighbors_only=True)
-        self._pending.pop(hash, None)
-        self._tell_pending()
-        if self._downloads.take_overflown(self.namespace):
-            self._start_upkeep(self._want_missing)
+
+    def contents_idle(self) -> None:
+        self._events.publish(PendingContentReady())
 
     # From gossip.
 
@@ -231,7 +223,7 @@ class LiveDocument:
                 self.neighbors[peer] = None
                 self._events.publish(NeighborUp(peer))
                 self._context.digests.meet(self, peer)
-                self._downloads.peer_appeared(self.namespace)
+                self._downloads.peer_appeared(self.namespace, bytes(peer))
                 if self._report_timer is None:
                     self._report_after(REPORT_EVERY * self._context.rng.uniform(0.5, 1.5))
             case swarm.NeighborDown(peer):
@@ -268,7 +260,7 @@ class LiveDocument:
                         if await self._context.access.takes(peer, self.namespace):
                             entries.append((entry, peer, received.is_direct))
                     case ContentReadyOp(hash):
-                        self._downloads.announced(hash, bytes(peer))
+                        self._downloads.announced(self.namespace, hash, bytes(peer))
                     case SyncReport(namespace, heads) if namespace == bytes(self.namespace):
                         reports[peer] = heads
             try:
@@ -314,14 +306,16 @@ class LiveDocument:
         """Entries of others are durable: tell the program, and want their contents."""
         self.changed()
         heard = self._events.is_heard
+        offered: list[bytes] = []
         for index, (entry, theirs) in enumerate(values, 1):
             ours = ContentStatus.MISSING if entry.record.hash in missing else ContentStatus.COMPLETE
             if heard:
                 self._events.publish(InsertRemote(Entry(entry, self._downloads, self.cipher), peer, ours))
-            if ours is ContentStatus.MISSING:
-                self._want(entry.record.hash, entry.record.size, peer if theirs is ContentStatus.COMPLETE else None)
+            if ours is ContentStatus.MISSING and theirs is ContentStatus.COMPLETE:
+                offered.append(entry.record.hash)
             if index % EVENTS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
+        self._downloads.stored(self.namespace, len(missing), offered, bytes(peer))
 
     async def synced(self, event: SyncFinished, tally: Tally) -> None:
         self._events.publish(event)
@@ -333,13 +327,11 @@ class LiveDocument:
         self._useful[event.peer] = addr
         if len(self._useful) > USEFUL_PEERS:
             del self._useful[next(iter(self._useful))]
-        self._downloads.peer_appeared(self.namespace)
+        self._downloads.synced(self.namespace, bytes(event.peer))
         if not self.neighbors and self._topic is not None and await self._context.access.is_restricted(self.namespace):
             await self._topic.join_peers([event.peer])  # the sync was where both showed what lets them into the swarm
         if tally.heads:
             self._broadcast(SyncReport(bytes(self.namespace), tally.heads), neighbors_only=True)
-        self._pending_told = False
-        self._tell_pending()
         if not is_latest:
             with suppress(TidingsError):  # the disk is full: the sync itself went well
                 await self._store.remember_peer(self.namespace, addr)
@@ -353,22 +345,6 @@ class LiveDocument:
     def sync_neighbors(self) -> None:
         for peer in self.neighbors:
             self._sessions.want(peer, "report")
-
-    # Contents.
-
-    def _want(self, hash: bytes, size: int, provider: EndpointId | None) -> None:
-        room = self._downloads.want(self.namespace, hash, size, None if provider is None else bytes(provider))
-        if room and provider is not None:
-            self._pending[hash] = None
-
-    async def _want_missing(self) -> None:
-        for hash, size in (await self._store.missing_content(self.namespace, MAX_WANTED)).items():
-            self._want(hash, size, None)
-
-    def _tell_pending(self) -> None:
-        if not self._pending and not self._pending_told:
-            self._pending_told = True
-            self._events.publish(PendingContentReady())
 
     # Upkeep and what goes out.
 
