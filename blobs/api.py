@@ -19,7 +19,7 @@ from .pool import ConnectionPool
 from .pool import Provider as ProviderAddr
 from .provider import Allow, Provider
 from .small import Delivery, fetch_small
-from .store import BlobInfo, BlobReader, BlobStore, Progress, Write
+from .store import BlobInfo, BlobReader, BlobStore, Filter, Progress, Write
 from .tickets import BlobFormat, BlobTicket
 
 __all__ = ["Blobs"]
@@ -63,12 +63,18 @@ class Blobs:
         """As `add_bytes`, but a blob of up to 16 KiB is added by ``write(connection)``, in the caller's transaction."""
         return await self._store.stage_bytes(data)
 
-    async def add_path(self, path: str | PathLike[str], *, progress: Progress | None = None) -> BlobInfo:
-        """Copy a file into the store; ``progress(done, total)`` in bytes.
+    async def add_path(
+        self,
+        path: str | PathLike[str],
+        *,
+        progress: Progress | None = None,
+        through: Filter = lambda pieces: pieces,
+    ) -> BlobInfo:
+        """Copy a file into the store; ``progress(done, total)`` in bytes. ``through`` changes the pieces on their way.
 
         `UnreadableFile` for what is not a readable regular file, `FileChanged` where somebody wrote to it meanwhile.
         """
-        return await self._store.add_path(Path(path), progress)
+        return await self._store.add_path(Path(path), progress, through)
 
     async def add_stream(self, pieces: AsyncIterable[bytes]) -> BlobInfo:
         """Add the bytes that ``pieces`` yields, joined. Nothing is added where it raises."""

@@ -44,7 +44,7 @@ from .geometry import GROUP, PAIR
 from .hash import Hash
 from .spool import Spool
 
-__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Incoming", "Progress", "Write"]
+__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Filter", "Incoming", "Progress", "Write"]
 
 INLINE_DATA = GROUP  # bytes of a blob that live in its row
 INLINE_OUTBOARD = 16 * 1024
@@ -59,6 +59,9 @@ Write = Callable[[sa.Connection], None]
 
 Progress = Callable[[int, int], object]
 """(bytes done, bytes in all), called on the event loop."""
+
+Filter = Callable[[AsyncIterator[bytes]], AsyncIterable[bytes]]
+"""Makes other pieces of those of a file: encrypts them, say."""
 
 T = TypeVar("T")
 
@@ -325,8 +328,13 @@ class BlobStore:
 
         return await self.add_stream(pieces())
 
-    async def add_path(self, path: Path, progress: Progress | None = None) -> BlobInfo:
-        """Copy a file into the store. `UnreadableFile`; `FileChanged` where somebody wrote to it meanwhile."""
+    async def add_path(
+        self, path: Path, progress: Progress | None = None, through: Filter = lambda pieces: pieces
+    ) -> BlobInfo:
+        """Copy what ``through`` makes of a file into the store.
+
+        `UnreadableFile`; `FileChanged` where somebody wrote to it meanwhile.
+        """
         try:
             file = await self.run(_open_regular, path)
         except OSError as error:
@@ -352,7 +360,7 @@ class BlobStore:
                 ):
                     raise FileChanged(f"{path} changed while it was read: add it again when nobody writes to it")
 
-            return await self.add_stream(pieces(), progress)
+            return await self.add_stream(through(pieces()), progress)
 
     async def add_stream(self, pieces: AsyncIterable[bytes | memoryview], progress: Progress | None = None) -> BlobInfo:
         """Add what ``pieces`` yields, of any length each. ``progress`` counts what was hashed.

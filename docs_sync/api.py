@@ -32,7 +32,7 @@ from .dialer import Dialer
 from .digests import Digests
 from .doc_entry import CONTENT_TIMEOUT, Entry, pack_value
 from .download import Downloads
-from .encryption import DocumentCipher, new_document_key, sealed_file, whole_paths
+from .encryption import DocumentCipher, new_document_key, sealed_pieces, whole_paths
 from .entries import Entries, Fits
 from .entry import EMPTY_HASH, SignedEntry
 from .errors import (
@@ -54,6 +54,8 @@ from .live import LiveDocument
 from .messages import AbortReason
 from .native import IncomingSync, Links
 from .native_messages import FollowRequest, RefusedReason
+from .part import holds
+from .partial import PartialDocument, check_held, check_same_part, stored_prefix
 from .put import Put
 from .query import Query
 from .sessions import SessionContext
@@ -94,8 +96,10 @@ class Docs:
         gossip.guard(self._access.admits)
         self._links = Links(endpoint, self._store, FrameReader(self._store), self._access, _Serving(self))
         digests = Digests(self._links, self._store, self._access, rng)
-        self._context = SessionContext(endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access)
         self._followers = Followers(self._store, self._access)
+        self._context = SessionContext(
+            endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access, self._followers
+        )
         self._contents = ContentStore(database)
         self._downloads = Downloads(blobs, self._contents, rng, now_us)
         self._history = History(database, now_us)
@@ -145,22 +149,31 @@ class Docs:
                     await asyncio.sleep(0)
             return docs
 
-    async def join(self, ticket: DocTicket | str, *, timeout: float = 30.0) -> Doc:
+    async def join(self, ticket: DocTicket | str, *, prefix: str | bytes | None = None, timeout: float = 30.0) -> Doc:
         """Get a document from those who have it; returns when the first sync is done.
 
-        Raises InvalidTicket, BadShare where the ticket was made for another node, and SyncTimeout after ``timeout``
-        seconds: the document is then kept and live, goes on looking for peers, and `open` gives it.
+        With ``prefix`` this node holds a *partial replica*: the keys that start with it and, of each author, what at
+        prefixes of it may delete there; nothing else is sent or stored. The nodes of the ticket have to be tidings
+        nodes. Without, a partial replica that is here becomes whole.
+
+        Raises InvalidTicket, BadShare where the ticket was made for another node, OtherPart where this node holds
+        something else of the document, EncryptedDocument where the prefix does not end in "/" there, and SyncTimeout
+        after ``timeout`` seconds: the document is then kept and live, goes on looking for peers, and `open` gives it.
         """
         if isinstance(ticket, str):
             ticket = DocTicket.parse(ticket)
         if ticket.grant is not None and not ticket.grant.is_for(self._endpoint.id):
             raise BadShare("this ticket lets another node read: ask for one with this node's id, or for anybody")
-        await self._store.add_namespace(ticket.capability)
+        part = await self._part(ticket, None if prefix is None else _key(prefix))
+        await self._store.add_namespace(ticket.capability, part)
         await self._access.adopt(ticket.id, restricted=ticket.restricted, cipher_key=ticket.key, grant=ticket.grant)
         for node in ticket.nodes:
             self._endpoint.lookup.add(node)
         peers = [node.id for node in ticket.nodes if node.id != self._endpoint.id]
         rules = await self._rules(ticket.id)
+        check_same_part(rules.prefix, part)
+        if rules.prefix is not None and part is None:
+            rules = await self._widen(ticket.id)
         doc = await self._go_live(ticket.id, peers)
         doc._learn(rules)
         if peers:  # else it is our own ticket: everything that it names is here
@@ -249,15 +262,47 @@ class Docs:
         patiently: bool = False,
     ) -> Doc:
         doc = Doc(self, id, rules)
-        doc._live = LiveDocument(self._context, self._gossip, self._downloads, id, doc._events, doc._cipher)
         self._open[id] = doc  # before it starts: peers that hear of us may call at once
+        await self._bring_up(doc, peers, remembered, patiently=patiently)
+        return doc
+
+    async def _bring_up(
+        self, doc: Doc, peers: Sequence[EndpointId], remembered: Sequence[EndpointAddr], *, patiently: bool = False
+    ) -> None:
+        """Start ``doc``, which is among the open ones, as what of it is held here."""
+        rest = self._gossip, self._downloads, doc.id, doc._events, doc._cipher
+        if (part := doc._rules.prefix) is None:
+            doc._live = LiveDocument(self._context, *rest)
+        else:
+            doc._live = PartialDocument(self._context, self._links, *rest, part)
         try:
             await doc._live.start(peers, remembered, patiently=patiently)
         except BaseException:
-            del self._open[id]
+            del self._open[doc.id]
             await doc._stop()
             raise
-        return doc
+
+    async def _part(self, ticket: DocTicket, prefix: bytes | None) -> bytes | None:
+        """The prefix as it is stored. Raises OtherPart, EncryptedDocument."""
+        known = await self._access.rules(ticket.id)
+        key = ticket.key if known is None else known.cipher_key or ticket.key
+        part = stored_prefix(prefix or b"", None if key is None else DocumentCipher(key, ticket.id))
+        if known is not None:
+            check_same_part(known.prefix, part)
+        return part
+
+    async def _widen(self, id: NamespaceId) -> Rules:
+        """Hold the whole document from now on; it stays live where it is."""
+        async with self._opening:
+            await self._store.widen(id)
+            self._access.forget(id)
+            rules, doc = await self._rules(id), self._open.get(id)
+            if doc is not None and isinstance(doc._live, PartialDocument):
+                peers = list(doc._live.nearest())
+                await doc._live.leave()
+                doc._learn(rules)
+                await self._bring_up(doc, peers, await self._store.remembered_peers(id))
+            return rules
 
     async def _rules(self, id: NamespaceId) -> Rules:
         rules = await self._access.rules(id)
@@ -304,6 +349,22 @@ class Doc:
     def is_encrypted(self) -> bool:
         """Whether this node has the document key. Without it, an encrypted document is one of strange keys."""
         return self._cipher is not None
+
+    @property
+    def prefix(self) -> bytes | None:
+        """Of the keys that this node holds, where it holds a part of the document; None: all of it."""
+        part = self._rules.prefix
+        return part if part is None or self._cipher is None else self._cipher.decrypt_key(part)
+
+    async def widen(self, *, timeout: float = 30.0) -> None:
+        """Make a partial replica whole; returns when the rest is here. Nothing to do where it is.
+
+        Raises SyncTimeout after ``timeout`` seconds: the rest is then still being fetched.
+        """
+        if self._rules.prefix is not None:
+            self._learn(await self._docs._widen(self.id))
+            if self._live is not None:
+                await self.synced(timeout=timeout)
 
     @property
     def is_live(self) -> bool:
@@ -525,12 +586,16 @@ class Doc:
 
         It has the key of an encrypted document in it; ``ticket().iroh()`` is for who shall carry it and not read it.
         To read a *restricted* document by this, a peer needs the hook's word; `share` makes tickets that suffice.
+        A partial replica names its providers beside itself: it has no more than its part to give.
         """
         capability = self._capability if write else self._capability.read_only()
         if write:
             self._capability.check_writable()
-        nodes = (self._docs._endpoint.addr(),)
-        return DocTicket(capability, nodes, key=self._rules.cipher_key, restricted=self._rules.restricted)
+        endpoint = self._docs._endpoint
+        nodes = [endpoint.addr()]
+        if self._rules.prefix is not None and self._live is not None:
+            nodes += [endpoint.lookup.get(peer) or EndpointAddr(peer) for peer in self._live.nearest()]
+        return DocTicket(capability, tuple(nodes), key=self._rules.cipher_key, restricted=self._rules.restricted)
 
     # Who may read.
 
@@ -626,7 +691,8 @@ class Doc:
             if not blob.size:
                 raise EmptyValue(f"{path} is empty, and an empty value is how a deletion is written")
         else:
-            blob = await blobs.add_stream(sealed_file(self._cipher, key, path))
+            sealer = self._cipher.sealer(key)
+            blob = await blobs.add_path(path, through=lambda pieces: sealed_pieces(sealer, pieces))
         return NewEntry(key, bytes(blob.hash), blob.size)
 
     def _pointer(self, key: str | bytes, hash: Hash | bytes, size: int) -> NewEntry:
@@ -655,6 +721,7 @@ class Doc:
     async def _write_all(self, entries: Sequence[NewEntry], author: AuthorId | None) -> tuple[list[Entry], int]:
         """What was written, and how many entries with content it replaced."""
         self._docs._check_open()
+        check_held(self._rules.prefix, (entry.key for entry in entries))
         writer = await self._docs._author(author)
         written = await self._docs._store.write_batch(self._capability, writer, entries)
         doc = self._docs._open.get(self.id)  # this handle may be one of `list`
@@ -668,6 +735,7 @@ class Doc:
     ) -> Sequence[Put | InvalidEntry]:
         """Store entries of others that no peer sent, and contents."""
         self._docs._check_open()
+        check_held(self._rules.prefix, (entry.id.key for entry in entries))
         staged = [(await self._docs._blobs.stage_bytes(content))[1] for content in contents]
         await self._docs._store.keep(staged)
         received = await self._docs._store.insert(self.id, entries, durable=True)
@@ -698,7 +766,7 @@ class _Serving:
         self._docs = docs
 
     def is_live(self, namespace: NamespaceId) -> bool:
-        return namespace in self._docs._open
+        return self._serves(namespace, None)
 
     async def sync(self, call: IncomingSync) -> None:
         doc = self._docs._open.get(call.namespace)
@@ -708,10 +776,15 @@ class _Serving:
             await doc._live.accept(call)
 
     async def follow(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
-        if self.is_live(NamespaceId(request.namespace)):
+        if self._serves(NamespaceId(request.namespace), request.prefix):
             await self._docs._followers.serve(peer, request, stream)
         else:
             await refuse_follower(stream, RefusedReason.NOT_FOUND)
+
+    def _serves(self, namespace: NamespaceId, prefix: bytes | None) -> bool:
+        """Whether the document, or its part below ``prefix``, is open here."""
+        doc = self._docs._open.get(namespace)
+        return doc is not None and doc._live is not None and holds(doc._live.prefix, prefix)
 
 
 class _BatchTarget:

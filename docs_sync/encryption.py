@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
-from os import PathLike
-from pathlib import Path
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
-from ..blobs.errors import UnreadableFile
 from .content_cipher import ContentCipher, Opener, Sealer, plain_size
 from .errors import EmptyValue, Undecipherable
 from .key_cipher import KeyCipher
 from .keys import NamespaceId
 
-__all__ = ["KEY_SIZE", "DocumentCipher", "new_document_key", "opened_pieces", "sealed_file", "whole_paths"]
+__all__ = ["KEY_SIZE", "DocumentCipher", "new_document_key", "opened_pieces", "sealed_pieces", "whole_paths"]
 
 KEY_SIZE = 32
-PIECE = 1 << 20  # bytes of a file that are read and encrypted in a thread at a time
 LONG = 256 << 10  # bytes of a content that is encrypted in a thread: a millisecond's work
 
 
@@ -80,23 +76,18 @@ class DocumentCipher:
         return size if plain is None else plain
 
 
-async def sealed_file(cipher: DocumentCipher, key: bytes, path: str | PathLike[str]) -> AsyncIterator[bytes]:
-    """The encrypted form of a file's content for the stored ``key``. Raises UnreadableFile, EmptyValue."""
-    sealer, size = cipher.sealer(key), 0
-    try:
-        file = await asyncio.to_thread(Path(path).open, "rb")
-        with file:
-            while piece := await asyncio.to_thread(file.read, PIECE):
-                size += len(piece)
-                yield await asyncio.to_thread(sealer.update, piece)
-    except OSError as error:
-        raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
-    if not size:
-        raise EmptyValue(f"{path} is empty, and an empty value is how a deletion is written")
+async def sealed_pieces(sealer: Sealer, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The encrypted form of a content that comes in ``pieces``. Raises EmptyValue where there are none."""
+    is_empty = True
+    async for piece in pieces:
+        is_empty = False
+        yield await asyncio.to_thread(sealer.update, piece)
+    if is_empty:
+        raise EmptyValue("an empty value is how a deletion is written: this file is empty")
     yield sealer.finish()
 
 
-async def opened_pieces(opener: Opener, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def opened_pieces(opener: Opener, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """The content whose encrypted form comes in ``pieces``. Raises Undecipherable, at its end the latest."""
     async for piece in pieces:
         yield await asyncio.to_thread(opener.update, piece)
