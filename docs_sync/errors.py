@@ -2,7 +2,7 @@
 
 UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadImport  BadKey  BadPeriod  BadPolicy  BadQuery
               BatchEnded  BatchFull  ClockBehind  DocumentClosed  NotAValue  EncryptedDocument  BadShare  UnknownShare
-              TooManyShares
+              TooManyShares  NotHeld  OtherPart
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               OutsidePart  Unwelcome
               SyncRefused  SyncViolation  NotAllowed  Undecipherable
@@ -34,6 +34,8 @@ __all__ = [
     "KeyTooLarge",
     "NotAValue",
     "NotAllowed",
+    "NotHeld",
+    "OtherPart",
     "OutsidePart",
     "OutsideRange",
     "ReadOnly",
@@ -126,6 +128,14 @@ class UnknownShare(UsageError):
 
 class TooManyShares(UsageError):
     """The document has as many shares, or revocations that have to be kept, as it can: let shares expire."""
+
+
+class NotHeld(UsageError):
+    """This node holds a part of the document, and the key is not in it: write below its prefix, or `Doc.widen` it."""
+
+
+class OtherPart(UsageError):
+    """This node holds all of the document, or the part below another prefix: `Doc.widen` it, or drop it first."""
 
 
 class InvalidEntry(PeerError):

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .. import gossip as swarm
 from ..transport import EndpointAddr, EndpointId
 from .download import Downloads
 from .encryption import DocumentCipher
 from .entry import SignedEntry
-from .errors import InvalidEntry, SyncViolation, TooFarAhead
+from .errors import EncryptedDocument, InvalidEntry, NotHeld, OtherPart, SyncViolation, TooFarAhead
 from .events import EventHub, NeighborDown, NeighborUp
 from .following import Following, Follows
 from .keys import NamespaceId
@@ -32,11 +32,40 @@ from .part import holds, in_part
 from .reconcile import Value
 from .sessions import SessionContext
 
-__all__ = ["PartialDocument"]
+__all__ = ["PartialDocument", "check_held", "check_same_part", "stored_prefix"]
 
 logger = logging.getLogger(__name__)
 
 SYNC_EVERY = 600.0  # seconds between two syncs with one provider, give or take half: links lose nothing, but who knows
+
+
+def stored_prefix(prefix: bytes, cipher: DocumentCipher | None) -> bytes | None:
+    """What the stored keys of a part start with; None for the empty prefix, which is no part but the whole document.
+
+    Raises EncryptedDocument.
+    """
+    if cipher is None:
+        return prefix or None
+    stored, has_others = cipher.prefix_of(prefix)
+    if has_others:
+        raise EncryptedDocument(
+            f"in an encrypted document a part ends at a '/': {prefix!r} cannot be told from other keys"
+        )
+    return stored or None
+
+
+def check_same_part(held: bytes | None, wanted: bytes | None) -> None:
+    """Before a document that is here is joined with a prefix. Raises OtherPart."""
+    if wanted is not None and held != wanted:
+        what = "all of it" if held is None else "another part of it"
+        raise OtherPart(f"this node holds {what} already: open it, or drop it before you join with this prefix")
+
+
+def check_held(prefix: bytes | None, keys: Iterable[bytes]) -> None:
+    """Before this node writes at ``keys``. Raises NotHeld: also above the prefix, for such a write replaces and deletes
+    what is not here."""
+    if prefix is not None and not all(key.startswith(prefix) for key in keys):
+        raise NotHeld("this node holds a part of the document: write below doc.prefix, or call doc.widen() first")
 
 
 class PartialDocument(LiveDocument):
