@@ -132,7 +132,7 @@ class Links:
     async def follow(
         self, peer: EndpointId, namespace: NamespaceId, prefix: bytes
     ) -> AsyncGenerator[News | SyncAgain, None]:
-        """What the peer stores below the prefix from now on, the first frame empty: it is there. Close the generator.
+        """What the peer stores below the prefix from now on, beginning with `SyncAgain`. Close the generator.
 
         Raises SyncRefused, DecodeError, TimeoutError, and what dials and streams raise.
         """
@@ -148,7 +148,6 @@ class Links:
                 raise refusal(namespace, answer)
             if not isinstance(answer, Accepted):
                 raise SyncViolation("the answer to a request to follow is none", peer=peer)
-            yield News(())
             while True:
                 async with asyncio.timeout(NEWS_TIMEOUT):
                     payload = await read_frame(stream.recv, MAX_NEWS_FRAME)

@@ -25,7 +25,11 @@ def limits_of(page, package):
 
 @pytest.mark.parametrize(
     ("package", "module", "name", "numbers"),
-    [*limits_of("transport.md", "transport"), *limits_of("documents.md", "docs_sync")],
+    [
+        *limits_of("transport.md", "transport"),
+        *limits_of("documents.md", "docs_sync"),
+        *limits_of("protocol.md", "docs_sync"),
+    ],
 )
 def test_a_limit_is_what_the_page_says(package, module, name, numbers):
     value = importlib.import_module(f"tidings.{package}.{module}")

@@ -553,7 +553,7 @@ async def test_what_a_provider_says_comes_in_order():
             a, b, frame(encode_answer(Accepted())), frame(encode_news(news)), frame(encode_news(SyncAgain()))
         )
         got = [each async for each in a.links.follow(b.id, ID, b"p")]
-        assert got == [News(()), news, SyncAgain()]
+        assert got == [news, SyncAgain()]
         assert heard.heard == [encode_request(FollowRequest(bytes(ID), b"p", await a.access.presentation(ID)))]
 
 
@@ -562,7 +562,6 @@ async def test_a_provider_that_says_nothing_for_long(monkeypatch):
     async with pair() as (a, b):
         await answered_with(a, b, frame(encode_answer(Accepted())), end=False)
         following = a.links.follow(b.id, ID, b"p")
-        assert await anext(following) == News(())
         with pytest.raises(TimeoutError):
             await anext(following)
 
@@ -571,6 +570,5 @@ async def test_a_provider_that_sends_no_news():
     async with pair() as (a, b):
         await answered_with(a, b, frame(encode_answer(Accepted())), frame(b"garbage"))
         following = a.links.follow(b.id, ID, b"p")
-        assert await anext(following) == News(())
         with pytest.raises(DecodeError):
             await anext(following)

@@ -1,11 +1,16 @@
 """The codec of tidings/docs/1: round trips, limits, and any bytes give a message or DecodeError."""
 
+import re
+from pathlib import Path
+
 import msgpack
 import pytest
 from docs_model import AUTHORS, NAMESPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync.entry import Record, sign_entry
+from tidings.docs_sync.keyed import KeyedRange, derive_key
+from tidings.docs_sync.messages import Check, encode_sync
 from tidings.docs_sync.native_messages import (
     MAX_DIGESTS,
     MAX_NEWS,
@@ -28,7 +33,8 @@ from tidings.docs_sync.native_messages import (
     encode_news,
     encode_request,
 )
-from tidings.docs_sync.reconcile import ContentStatus, Value
+from tidings.docs_sync.ranges import IdRange
+from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Summary, Value
 from tidings.docs_sync.validity import MAX_KEY_SIZE
 from tidings.transport.errors import DecodeError
 
@@ -189,3 +195,52 @@ def test_news_is_bounded():
         decode_news(msgpack.packb({"entries": entry * (MAX_NEWS + 1)}))
     with pytest.raises(DecodeError):
         decode_news(msgpack.packb({"contents": bytes(32 * 1025)}))
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+VECTORS = re.findall(r"^(.+)\n([0-9a-f]{2,})$", PAGE.partition("## Vectors")[2].partition("```text\n")[2], re.MULTILINE)
+WHOLE = IdRange(bytes(64), bytes(64))
+DOCUMENT, FIRST, SECOND = (bytes([n]) * 32 for n in (1, 2, 3))
+KEY = derive_key(DOCUMENT, FIRST, SECOND)
+
+
+class TwoEntries:
+    """A range store of which only the keyed fingerprint is asked."""
+
+    def summary(self, range):
+        return Summary(2, bytes(32))
+
+    def fingerprints(self, range):
+        return iter([b"\x09" * 32, b"\x08" * 32])
+
+
+OURS = {
+    'request sync, prefix "photos/"': encode_request(SyncRequest(DOCUMENT, FIRST, b"photos/")),
+    "answer yes": encode_answer(Accepted(SECOND)),
+    "answer no, already syncing": encode_answer(Refused(RefusedReason.SYNCING, "already syncing")),
+    "request digest, fingerprint 04 32 times, 5 entries": encode_request(
+        DigestRequest([Digest(DOCUMENT, b"\4" * 32, 5)])
+    ),
+    "answer differ, the first": encode_answer(Differ([0])),
+    'request follow, prefix "photos/"': encode_request(FollowRequest(DOCUMENT, b"photos/")),
+    "answer yes, to follow": encode_answer(Accepted()),
+    "news, the content 05 32 times": encode_news(News([], [b"\5" * 32])),
+    "news, again": encode_news(SyncAgain()),
+    "check, the whole of the document, fingerprint 06 32 times": encode_sync(
+        Check([RangeFingerprint(WHOLE, b"\6" * 32)])
+    ),
+    "key of the second check": KEY,
+    "keyed fingerprint of two entries whose own are 09 and 08 32 times": KeyedRange(TwoEntries(), KEY)
+    .summary(WHOLE)
+    .fingerprint,
+}
+
+
+def test_the_page_has_our_bytes():
+    assert {name: bytes.fromhex(data) for name, data in VECTORS} == OURS
+
+
+def test_the_page_has_all_words():
+    keys = {key for data in list(OURS.values())[:9] for key in msgpack.unpackb(data)}
+    for word in keys | {reason.value for reason in RefusedReason if reason is not RefusedReason.UNKNOWN}:
+        assert f"`{word}`" in PAGE, word
