@@ -93,6 +93,7 @@ class LiveDocument:
         "cipher",
         "namespace",
         "neighbors",
+        "prefix",
     )
 
     def __init__(
@@ -103,8 +104,11 @@ class LiveDocument:
         namespace: NamespaceId,
         events: EventHub,
         cipher: DocumentCipher | None = None,
+        prefix: bytes | None = None,
     ) -> None:
+        """``prefix``: of the part that is held; None: the whole document."""
         self.namespace = namespace
+        self.prefix = prefix
         self.neighbors: dict[EndpointId, None] = {}
         self.cipher = cipher
         self._context = context
@@ -125,7 +129,7 @@ class LiveDocument:
         self._reports = 0
         self._report_all = False
         self._topic: swarm.Topic | None = None
-        self._sessions = Sessions(context, namespace, self)
+        self._sessions = Sessions(context, namespace, self, prefix)
 
     async def start(
         self, peers: Sequence[EndpointId], remembered: Sequence[EndpointAddr], *, patiently: bool = False
@@ -186,6 +190,11 @@ class LiveDocument:
 
     async def aclose(self) -> None:
         """Leave the topic, end the sessions, close the events."""
+        await self.leave()
+        self._events.close()
+
+    async def leave(self) -> None:
+        """`aclose`, but the events go on."""
         self._downloads.leave(self.namespace)
         self._context.digests.leave(self)
         for timer in (self._report_timer, self._quiet_timer):
@@ -198,7 +207,6 @@ class LiveDocument:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._sessions.aclose()
-        self._events.close()
 
     # For the downloads.
 
@@ -207,6 +215,8 @@ class LiveDocument:
 
     def content_here(self, hash: bytes, peer: bytes | None) -> None:
         self._events.publish(ContentReady(Hash(hash)))
+        if self._context.followers is not None:
+            self._context.followers.content_here(self.namespace, hash)
         if any(bytes(neighbor) != peer for neighbor in self.neighbors):  # who gave it knows
             self._broadcast(ContentReadyOp(hash), neighbors_only=True)
 
@@ -259,6 +269,8 @@ class LiveDocument:
                         # Whoever wrote it: who is trusted with nothing may not decide either what of others we get.
                         if await self._context.access.takes(peer, self.namespace):
                             entries.append((entry, peer, received.is_direct))
+                        else:
+                            self._missed(peer)
                     case ContentReadyOp(hash):
                         self._downloads.announced(self.namespace, hash, bytes(peer))
                     case SyncReport(namespace, heads) if namespace == bytes(self.namespace):
@@ -273,6 +285,12 @@ class LiveDocument:
                 logger.exception("entries of %s could not be stored", self.namespace.short())
                 self.sync_neighbors()
                 await asyncio.sleep(STORE_AGAIN)
+
+    def _missed(self, peer: EndpointId) -> None:
+        """An entry from ``peer`` was not taken, and gossip delivers it no second time: see whether another has it."""
+        others = [other for other in self.neighbors if other != peer]
+        if others:
+            self._context.digests.compare(self, self._context.rng.choice(others))
 
     def _decode(self, received: swarm.Received) -> Op | None:
         try:
@@ -321,6 +339,11 @@ class LiveDocument:
         self._events.publish(event)
         if event.error is not None:
             return
+        if tally.heads:
+            self._broadcast(SyncReport(bytes(self.namespace), tally.heads), neighbors_only=True)
+        if event.prefix != self.prefix:  # a peer that has less than we need is none to dial
+            self._downloads.synced(self.namespace, bytes(event.peer))
+            return
         addr = self._context.endpoint.lookup.get(event.peer) or EndpointAddr(event.peer)
         is_latest = bool(self._useful) and next(reversed(self._useful.values())) == addr
         self._useful.pop(event.peer, None)
@@ -330,8 +353,6 @@ class LiveDocument:
         self._downloads.synced(self.namespace, bytes(event.peer))
         if not self.neighbors and self._topic is not None and await self._context.access.is_restricted(self.namespace):
             await self._topic.join_peers([event.peer])  # the sync was where both showed what lets them into the swarm
-        if tally.heads:
-            self._broadcast(SyncReport(bytes(self.namespace), tally.heads), neighbors_only=True)
         if not is_latest:
             with suppress(TidingsError):  # the disk is full: the sync itself went well
                 await self._store.remember_peer(self.namespace, addr)
