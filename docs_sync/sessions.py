@@ -349,14 +349,16 @@ class Sessions:
         self._records[peer] = record
         if len(self._records) > MAX_RECORDS:
             del self._records[next(iter(self._records))]
-        for waiter in [waiter for waiter in self._waiters if waiter.awaits(peer)]:
-            received, sent = waiter.moved.get(peer, (0, 0))
-            waiter.moved[peer] = received, sent = received + tally.received, sent + tally.sent
-            if not error and number > waiter.after and not waiter.done.done():
-                waiter.done.set_result(Synced(peer, received, sent))
-        self._follow_up(peer, tally, error, prefix)
         event = SyncFinished(peer, reason, started, finished, *_moved(tally), error or None, prefix)
-        await self._host.synced(event, tally)
+        try:
+            await self._host.synced(event, tally)  # first: who has waited may close the node, and the peer is remembered
+        finally:
+            for waiter in [waiter for waiter in self._waiters if waiter.awaits(peer)]:
+                received, sent = waiter.moved.get(peer, (0, 0))
+                waiter.moved[peer] = received, sent = received + tally.received, sent + tally.sent
+                if not error and number > waiter.after and not waiter.done.done():
+                    waiter.done.set_result(Synced(peer, received, sent))
+            self._follow_up(peer, tally, error, prefix)
 
     def _follow_up(self, peer: EndpointId, tally: Tally, error: str, prefix: bytes | None) -> None:
         """Sync once more where that was asked for meanwhile, or where the peer may need it. One that wants another part

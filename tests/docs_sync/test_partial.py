@@ -1,0 +1,297 @@
+"""Partial replicas between real nodes on loopback."""
+
+import asyncio
+
+import pytest
+from docs_net import contents, eventually, node
+from tidings.docs_sync import DocTicket, NeighborUp, SyncFinished, access, errors
+from tidings.docs_sync.query import Query
+from tidings.transport import SecretKey
+
+
+async def rows(where, doc):
+    """The keys of all rows of the document, tombstones included."""
+    query = Query(tombstones=True)
+    return sorted([entry.id.key async for entry in where.docs._store.query(doc.id, query)])
+
+
+async def until(condition, timeout: float = 15.0) -> None:
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def followed(doc, by: int = 1):
+    return until(lambda: len(doc.neighbors) == by)
+
+
+async def has(where, doc, *keys):
+    await eventually(lambda: same(where, doc, keys))
+
+
+async def same(where, doc, keys):
+    return await rows(where, doc) == sorted(keys)
+
+
+async def test_only_the_part_is_sent_and_stored(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        async with mine.batch() as batch:
+            for n in range(500):
+                await batch.set(f"papers/{n}", b"paper %d" % n)
+        for n in range(20):
+            await mine.set(f"photos/{n}", b"photo %d" % n)
+        theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        assert theirs.prefix == b"photos/"
+        assert await contents(theirs) == {b"photos/%d" % n: b"photo %d" % n for n in range(20)}
+        assert len(await rows(b, theirs)) == 20
+        await followed(theirs)
+        assert theirs.neighbors == [a.id]
+        assert mine.neighbors == []  # not in the swarm
+        # Live: entries of the part come with their contents, others do not.
+        await mine.set("papers/new", b"paper")
+        await mine.set("photos/new", b"photo")
+        await eventually(lambda: theirs.get("photos/new"))
+        assert await (await theirs.get("photos/new")).content() == b"photo"
+        assert await theirs.get("papers/new") is None
+        assert len(await rows(b, theirs)) == 21
+        for status in (await theirs.status()).peers:
+            assert status.received <= 21
+        other = await a.docs.create_author()
+        await mine.set("photos", b"an ancestor", author=other)
+        await eventually(lambda: theirs.get("photos"))
+
+
+async def test_deletions_above_the_prefix_apply(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        for key in ("photos/1", "photos/2/x", "phone", "zoo"):
+            await mine.set(key, b"v")
+        theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        assert await rows(b, theirs) == [b"photos/1", b"photos/2/x"]
+        await followed(theirs)
+        await mine.delete("pho")
+        await has(b, theirs, b"pho")
+        await mine.set("photos/3", b"v")
+        await has(b, theirs, b"pho", b"photos/3")
+        # And while it is away: the sync brings them.
+        await theirs.close()
+        await mine.delete("")
+        await mine.set("photos/4", b"v")
+        theirs = await b.docs.open(mine.id)
+        assert theirs.prefix == b"photos/"
+        await has(b, theirs, b"", b"photos/4")
+
+
+async def test_writes_go_both_ways_and_no_further_than_the_part(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        mine = await a.docs.create()
+        await mine.set("photos/1", b"v")
+        whole = await c.docs.join(mine.ticket(write=True))
+        theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        await theirs.set("photos/2", b"from the part")
+        await eventually(lambda: mine.get("photos/2"))
+        assert await (await mine.get("photos/2")).content() == b"from the part"
+        await eventually(lambda: whole.get("photos/2"))
+        async with theirs.batch() as batch:
+            for n in range(100):
+                await batch.set(f"photos/many/{n}", b"%d" % n)
+        await eventually(lambda: mine.get("photos/many/99"))
+        assert await theirs.delete("photos/many/") == 100
+        await eventually(lambda: same(a, mine, (b"photos/1", b"photos/2", b"photos/many/")))
+        await whole.set("photos/3", b"from afar")
+        await eventually(lambda: theirs.get("photos/3"))
+        for key in ("papers", "photos", "", "photo/x"):
+            with pytest.raises(errors.NotHeld):
+                await theirs.set(key, b"v")
+            with pytest.raises(errors.NotHeld):
+                await theirs.delete(key)
+        with pytest.raises(errors.NotHeld):
+            async with theirs.batch() as batch:
+                await batch.set("photos/4", b"v")
+                await batch.set("elsewhere", b"v")
+        assert await theirs.get("photos/4") is None
+
+
+async def test_joining_again(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        for key in ("papers/1", "photos/1"):
+            await mine.set(key, b"v")
+        ticket = mine.ticket()
+        theirs = await b.docs.join(ticket, prefix="photos/")
+        assert await b.docs.join(ticket, prefix=b"photos/") is theirs
+        for prefix in ("papers/", "photos/1", "ph"):
+            with pytest.raises(errors.OtherPart):
+                await b.docs.join(ticket, prefix=prefix)
+        assert await rows(b, theirs) == [b"photos/1"]
+        assert await b.docs.join(ticket) is theirs
+        assert theirs.prefix is None
+        assert await rows(b, theirs) == [b"papers/1", b"photos/1"]
+        with pytest.raises(errors.OtherPart):
+            await b.docs.join(ticket, prefix="photos/")
+        await eventually(lambda: asyncio.sleep(0, bool(mine.neighbors)))  # in the swarm now
+        await mine.set("papers/2", b"v")
+        await eventually(lambda: theirs.get("papers/2"))
+        await b.docs.drop(mine.id)
+        theirs = await b.docs.join(ticket, prefix="papers/")
+        assert await rows(b, theirs) == [b"papers/1", b"papers/2"]
+
+
+async def test_widening_keeps_events_and_the_choice(tmp_path) -> None:
+    async with node(tmp_path / "a") as a:
+        mine = await a.docs.create()
+        for key in ("papers/1", "photos/1"):
+            await mine.set(key, b"v")
+        async with node(tmp_path / "b", in_memory=False) as b:
+            theirs = await b.docs.join(mine.ticket(), prefix="photos/")
+        async with node(tmp_path / "b", in_memory=False) as b:
+            theirs = await b.docs.open(mine.id)
+            assert theirs.prefix == b"photos/"
+            events = theirs.events()
+            await theirs.widen()
+            assert theirs.prefix is None
+            assert await rows(b, theirs) == [b"papers/1", b"photos/1"]
+            await theirs.widen()
+            async with asyncio.timeout(15):
+                while not (isinstance(event := await anext(events), SyncFinished) and event.prefix is None):
+                    pass
+        async with node(tmp_path / "b", in_memory=False) as b:
+            assert (await b.docs.open(mine.id)).prefix is None
+
+
+async def test_a_provider_that_comes_back_is_followed_again(tmp_path) -> None:
+    secret = SecretKey.generate()
+    async with node(tmp_path / "b") as b:
+        async with node(tmp_path / "a", secret=secret, in_memory=False) as a:
+            mine = await a.docs.create()
+            await mine.set("photos/1", b"v")
+            theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+            await followed(theirs)
+            port = a.endpoint.bound()[0].port
+        await followed(theirs, by=0)
+        await theirs.set("photos/2", b"written alone")
+        async with node(tmp_path / "a", secret=secret, in_memory=False, port=port) as a:
+            mine = await a.docs.open(theirs.id)
+            await mine.set("photos/3", b"v")
+            await eventually(lambda: theirs.get("photos/3"), 30)
+            await eventually(lambda: mine.get("photos/2"), 30)
+            await followed(theirs)
+
+
+async def test_a_part_is_served_to_smaller_parts_only(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        mine = await a.docs.create()
+        for key in ("papers/1", "photos/2025/1", "photos/2026/1"):
+            await mine.set(key, b"v")
+        await mine.delete("pho")
+        for key in ("photos/2025/1", "photos/2026/1"):
+            await mine.set(key, b"w")
+        between = await b.docs.join(mine.ticket(), prefix="photos/")
+        assert {node.id for node in between.ticket().nodes} == {a.id, b.id}
+        only_b = DocTicket(between.ticket().capability, (b.endpoint.addr(),))
+        last = await c.docs.join(only_b, prefix="photos/2026/")
+        assert await rows(c, last) == [b"pho", b"photos/2026/1"]
+        await followed(last)
+        await mine.set("photos/2026/2", b"passed on")
+        await eventually(lambda: last.get("photos/2026/2"))
+        assert await (await last.get("photos/2026/2")).content() == b"passed on"
+        await c.docs.drop(mine.id)
+        for prefix in ("papers/", "ph", None):
+            with pytest.raises(errors.SyncTimeout):
+                await c.docs.join(only_b, prefix=prefix, timeout=0.5)
+            assert await rows(c, mine) == []
+            await c.docs.drop(mine.id)
+
+
+async def test_who_may_not_read_any_more_is_sent_away(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(access, "RECHECK", 0.2)
+    allowed = True
+    hook = lambda peer, document, kind: allowed  # noqa: E731
+    async with node(tmp_path / "a", access=hook) as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        await mine.set("photos/1", b"v")
+        theirs = await b.docs.join(mine.ticket(), prefix="photos/")
+        await followed(theirs)
+        allowed = False
+        await followed(theirs, by=0)
+        await mine.set("photos/2", b"v")
+        await asyncio.sleep(0.5)
+        assert await theirs.get("photos/2") is None
+        allowed = True
+        await followed(theirs)
+        await eventually(lambda: theirs.get("photos/2"))
+
+
+async def test_a_restricted_document_in_part(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(access, "RECHECK", 0.2)
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        mine = await a.docs.create(restricted=True)
+        await mine.set("photos/1", b"v")
+        ticket = await mine.share(b.id)
+        theirs = await b.docs.join(ticket, prefix="photos/")
+        await followed(theirs)
+        await mine.set("photos/2", b"v")
+        await eventually(lambda: theirs.get("photos/2"))
+        with pytest.raises(errors.SyncTimeout):
+            await c.docs.join(mine.ticket(), prefix="photos/", timeout=1)
+        await mine.revoke(ticket.grant.share.id)
+        await followed(theirs, by=0)
+
+
+async def test_an_encrypted_document_in_part(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create(encrypted=True)
+        for key in ("papers/1", "photos/1"):
+            await mine.set(key, b"v")
+        with pytest.raises(errors.EncryptedDocument):
+            await b.docs.join(mine.ticket(), prefix="pho")
+        theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        assert theirs.prefix == b"photos/"
+        assert await contents(theirs) == {b"photos/1": b"v"}
+        assert len(await rows(b, theirs)) == 1
+        await followed(theirs)
+        await mine.set("photos/2", b"w")
+        await eventually(lambda: theirs.get("photos/2"))
+        await theirs.set("photos/3", b"x")
+        await eventually(lambda: mine.get("photos/3"))
+        with pytest.raises(errors.NotHeld):
+            await theirs.set("papers/2", b"v")
+
+
+async def test_many_writes_at_once_arrive(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        await mine.set("photos/x", b"v")
+        theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        await followed(theirs)
+        watched = set()
+
+        async def watch():
+            async for event in theirs.watch("photos/"):
+                if (entry := getattr(event, "entry", None)) is not None:
+                    watched.add(entry.key)
+
+        watching = asyncio.create_task(watch())
+        async with mine.batch() as batch:
+            for n in range(3000):
+                await batch.set(f"photos/{n:05}", b"%d" % n)
+        wanted = {b"photos/%05d" % n for n in range(3000)} | {b"photos/x"}
+        await until(lambda: watched == wanted, 30)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_neighbors_are_events_too(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        theirs = await b.docs.join(mine.ticket(), prefix="photos/")  # nothing is there yet
+        events = theirs.events()
+        await theirs.close()
+        assert not theirs.is_live
+        theirs = await b.docs.open(mine.id)
+        events = theirs.events()
+        if not theirs.neighbors:
+            async with asyncio.timeout(15):
+                while (event := await anext(events)) != NeighborUp(a.id):
+                    assert isinstance(event, SyncFinished)
