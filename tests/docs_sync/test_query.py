@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import re
 
 import pytest
@@ -92,6 +93,41 @@ def test_queries_give_what_the_model_gives(history, queries):
         await database.aclose()
 
     asyncio.run(main())
+
+
+async def test_the_same_from_postgresql(postgres_url):
+    """Order and prefixes are those of bytes there, too, and every combination is understood."""
+    database = await Database.open(postgres_url)
+    try:
+        rng = random.Random(6)
+        alphabet = b"a\0B\xffz"
+        history = [
+            entry(bytes(rng.choices(alphabet, k=rng.randrange(5))), n, rng.choice([None, 1, 2]), rng.randrange(2))
+            for n in range(400)
+        ]
+        held = [*{e.id: e for e in history}.values()]
+        chosen = [
+            Query(**arguments, limit=limit, offset=offset)
+            for arguments in COMBINATIONS
+            for limit, offset in ((None, 0), (3, 2))
+        ]
+        chosen += [
+            Query(prefix=prefix, author=author, descending=turned)
+            for prefix in (b"a", b"\xff", b"\xff\xff", b"B\0")
+            for author in (None, *AUTHOR_IDS)
+            for turned in (False, True)
+        ]
+
+        def look(connection):
+            for query in chosen:
+                assert walked(connection, query) == model(held, query), query
+                if query.is_plain:
+                    assert count_entries(connection, NAMESPACE_ID, query) == len(model(held, query)), query
+
+        await database.write(lambda connection: insert(connection, held))
+        await database.read(look)
+    finally:
+        await database.aclose()
 
 
 def unsigned(number, key, author, size=1):
