@@ -608,6 +608,7 @@ class Doc:
         Raises ReadOnly, BadShare, TooManyShares.
         """
         grant = await self._docs._access.share(self._capability, reader, expires)
+        self._learn(await self._docs._rules(self.id))
         return replace(self.ticket(), grant=grant)
 
     async def shares(self) -> list[IssuedShare]:
@@ -620,7 +621,7 @@ class Doc:
         What its holder has read it keeps. Raises ReadOnly, UnknownShare, TooManyShares.
         """
         await self._docs._access.revoke(self._capability, share_id(share))
-        self._reconsider()
+        await self._reconsider()
 
     async def restrict(self, restricted: bool = True) -> None:
         """Answer only to who may read, on all nodes that hear of it; or to everybody who knows the id, again.
@@ -628,17 +629,20 @@ class Doc:
         Raises ReadOnly.
         """
         await self._docs._access.restrict(self._capability, restricted)
-        self._learn(await self._docs._rules(self.id))
-        self._reconsider()
+        await self._reconsider()
 
     async def is_restricted(self) -> bool:
         return await self._docs._access.is_restricted(self.id)
 
-    def _reconsider(self) -> None:
+    async def _reconsider(self) -> None:
         """Who may not read any more leaves the swarm; the others hear of it by syncs."""
+        rules = await self._docs._rules(self.id)
+        self._learn(rules)
         self._docs._gossip.reconsider(bytes(self.id))
-        if self._live is not None:
-            self._live.sync_neighbors()
+        doc = self._docs._open.get(self.id)  # this handle may be one of `list`
+        if doc is not None and doc._live is not None:
+            doc._learn(rules)
+            doc._live.sync_neighbors()
 
     def _learn(self, rules: Rules) -> None:
         """What this node may do, at the beginning and when that changes."""

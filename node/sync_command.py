@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.status import Status
 
 from ..docs_sync import Doc, DocTicket
-from ..docs_sync.errors import ReadOnly, SyncTimeout
+from ..docs_sync.errors import EncryptedDocument, ReadOnly, SyncTimeout
 from ..errors import UsageError
 from .command import Context
 from .folders import bind_folder, folder_document
@@ -72,6 +72,8 @@ async def _document(context: Context, node: Node, folder: Path, ticket: DocTicke
             doc = await node.docs.open(ticket.id)
         if not doc.can_write:
             raise ReadOnly(f"{folder} cannot be synced both ways with a ticket to read: ask for one with --write")
+    if doc.is_encrypted:
+        raise EncryptedDocument(f"{folder} cannot be synced with an encrypted document: import and export it instead")
     await asyncio.to_thread(bind_folder, context.directory, folder, str(doc.id))
     return doc
 

@@ -340,6 +340,20 @@ async def test_what_a_program_sees_of_its_shares(tmp_path):
         assert for_ever.grant.bearer.to_bytes().hex() not in words and for_ever.key.hex() not in words
 
 
+async def test_a_document_that_is_listed_and_open(tmp_path, quick):
+    """What is done by one handle counts for the other."""
+    async with node(tmp_path / "a") as a:
+        doc = await a.docs.create()
+        assert [each async for each in a.docs.list()] == [doc]
+        await doc.close()
+        (listed,) = [each async for each in a.docs.list()]
+        doc = await a.docs.open(doc.id)
+        await listed.restrict()
+        assert doc.ticket().restricted and listed.ticket().restricted
+        await doc.restrict(False)
+        assert not (await listed.share()).restricted
+
+
 async def test_a_ticket_for_another_node(tmp_path):
     async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
         doc = await a.docs.create(restricted=True)
