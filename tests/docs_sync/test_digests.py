@@ -61,7 +61,7 @@ async def test_a_lost_message_is_repaired_by_the_periodic_digest(tmp_path: Path,
         await mine.set("lost", b"v")
         await eventually(lambda: theirs.get("lost"), 10)
         assert lost
-        assert mine._live._context.digests.speaks(b.id)
+        assert mine._live._context.digests.speaks(b.id) or theirs._live._context.digests.speaks(a.id)
         # What is equal is compared, and not synced.
         await asyncio.sleep(0.3)
         before = (await theirs.status()).peers[0].synced_at
