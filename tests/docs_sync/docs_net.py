@@ -25,23 +25,32 @@ class Node:
 
 
 @asynccontextmanager
-async def node(directory: Path, *, secret: SecretKey | None = None, in_memory: bool = True, port: int = 0, access=None):
+async def node(
+    directory: Path,
+    *,
+    secret: SecretKey | None = None,
+    in_memory: bool = True,
+    port: int = 0,
+    access=None,
+    database: str | None = None,
+):
+    """``database``: the URL of a PostgreSQL database."""
     directory.mkdir(exist_ok=True, parents=True)  # noqa: ASYNC240
-    database = await Database.open(None if in_memory else directory / "node.db")
+    opened = await Database.open(database or (None if in_memory else directory / "node.db"))
     async with Endpoint.bind(secret_key=secret, bind=[f"127.0.0.1:{port}"]) as endpoint:
-        blobs = Blobs(endpoint, database, directory / "blobs")
+        blobs = Blobs(endpoint, opened, directory / "blobs")
         gossip = Gossip(endpoint)
-        docs = Docs(endpoint, database, blobs, gossip, access=access)
+        docs = Docs(endpoint, opened, blobs, gossip, access=access)
         handlers = {Gossip.ALPN: gossip.handle, Blobs.ALPN: blobs.handle}
         router = Router(endpoint, handlers | dict.fromkeys(Docs.ALPNS, docs.handle))
         try:
-            yield Node(endpoint, database, blobs, gossip, docs)
+            yield Node(endpoint, opened, blobs, gossip, docs)
         finally:
             await docs.aclose()
             await gossip.aclose()
             await router.aclose()
             await blobs.aclose()
-    await database.aclose()
+    await opened.aclose()
 
 
 async def eventually(condition, timeout: float = 15.0) -> None:

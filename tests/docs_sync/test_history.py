@@ -179,3 +179,22 @@ async def test_periods_that_are_none(doc):
     for period in (timedelta(0), timedelta(days=-1), timedelta.max):
         with pytest.raises(errors.BadPeriod):
             await doc.keep_history(period)
+
+
+async def test_on_postgresql(tmp_path, postgres_url):
+    async with node(tmp_path, database=postgres_url) as a:
+        doc = await a.docs.create()
+        await doc.keep_history(DAY)
+        for n in range(120):
+            await doc.set("k", b"%d" % n)
+        await doc.delete("")
+        assert await told(doc, "k") == [b"%d" % n for n in reversed(range(120))]
+        found = await a.database.read(lambda connection: history_module._WITH_OLD.all(connection, {"now": 0}))
+        assert found == []
+        history = doc._docs._history
+        history._clock = lambda: 2**62
+        found = await a.database.read(lambda connection: history_module._WITH_OLD.all(connection, {"now": 2**62}))
+        assert [bytes(row[0]) for row in found] == [bytes(doc.id)]
+        assert await told(doc, "k") == []
+        await doc.keep_history(None)
+        assert await rows(doc) == 0
