@@ -32,7 +32,6 @@ from .native_messages import (
     encode_request,
 )
 from .reconcile import Tally
-from .second_check import SecondCheck
 from .store import DocsStore
 from .sync import FrameReader, OnStored, Pace, SyncSession, refuse
 from .views import View
@@ -134,7 +133,6 @@ class _Sync:
             prefix=self.prefix,
             takes=await parts.access.allows(self.peer, self.namespace, "write"),
         )
-        second = None if key is None else SecondCheck(parts.store, self.namespace, bytes(self.peer), key, self.prefix)
         session = SyncSession(
             parts.store,
             parts.frames,
@@ -143,7 +141,7 @@ class _Sync:
             on_stored,
             view,
             renew=self._renewed,
-            second=second,
+            check_key=key,
             pace=pace,
         )
         session.tally = self.tally

@@ -6,23 +6,25 @@ Fingerprints of ranges are XORs, and whoever writes entries can choose 257 of th
 ascending order and one behind the other, under a key of this session. Two sets that agree in it would be a collision of
 BLAKE3. The reconciliation is the same one, over `KeyedRange`; what differs is found, sent and put.
 
-A window has at most `WINDOW` entries and costs one pass over them. It begins at a cursor that each pair of peers moves
-on, so that a small document is checked whole by every sync and one of n entries by n / WINDOW of them. Windows lie
-between ids, not entries: together they leave no gap that only the other side has entries in.
+A window has at most `WINDOW` entries and costs one pass over them. A document with no more is checked whole by every
+sync. In a larger one the window begins at a random entry: nobody can know where it is safe, and once a window holds a
+single one of the entries that cancel out, they are found to differ, are repaired, and do not hide the others any more.
+Windows lie between ids, not entries: together they leave no gap that only the other side has entries in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from random import Random
 from typing import Protocol
 
 from blake3 import blake3
 
 from .entry import EMPTY_HASH
 from .ranges import IdRange
-from .reconcile import RangeStore, Summary, Value
+from .reconcile import EMPTY_ID, Part, RangeFingerprint, RangeStore, Summary, Value
 
-__all__ = ["WINDOW", "CheckTooLarge", "KeyedRange", "KeyedSource", "derive_key", "first_of", "window_of"]
+__all__ = ["WINDOW", "CheckTooLarge", "KeyedRange", "KeyedSource", "derive_key", "first_check", "random_window"]
 
 WINDOW = 2048  # entries, about 2 ms to check
 MAX_HASHED = 4 * WINDOW  # entries hashed for one message: the window, its parts, and some that came meanwhile
@@ -44,17 +46,21 @@ def derive_key(namespace: bytes, dialler_nonce: bytes, acceptor_nonce: bytes) ->
     return blake3(namespace + dialler_nonce + acceptor_nonce, derive_key_context=CONTEXT).digest()
 
 
-def window_of(store: RangeStore, start: bytes) -> IdRange:
-    """From ``start`` on, wrapping, as far as `WINDOW` entries; the whole document where it has no more than that."""
-    return first_of(store, IdRange(start, start))
+def first_check(store: KeyedSource, key: bytes, rng: Random) -> list[Part]:
+    """The message that begins the check: a window that we choose, and our fingerprint of it."""
+    window = random_window(store, rng)
+    return [RangeFingerprint(window, KeyedRange(store, key).summary(window).fingerprint)]
 
 
-def first_of(store: RangeStore, range: IdRange) -> IdRange:
-    """The range, or its beginning where it holds more than `WINDOW` entries."""
-    if store.summary(range).size <= WINDOW:
-        return range
-    (end,) = store.ids_at(range, [WINDOW])
-    return IdRange(range.x, end)
+def random_window(store: RangeStore, rng: Random) -> IdRange:
+    """As far as `WINDOW` entries from a random one on, wrapping; the whole document where it has no more."""
+    whole = IdRange(EMPTY_ID, EMPTY_ID)
+    size = store.summary(whole).size
+    if size <= WINDOW:
+        return whole
+    (x,) = store.ids_at(whole, [rng.randrange(size)])
+    (y,) = store.ids_at(IdRange(x, x), [WINDOW])
+    return IdRange(x, y)
 
 
 class KeyedRange:

@@ -534,16 +534,6 @@ class DocsStore:
 
     # Peers.
 
-    async def checked(self, namespace: NamespaceId, peer: bytes) -> bytes | None:
-        """From which id on the next window of the second check with the peer begins, where it is known."""
-        query = sa.select(_p.checked).where(_p.namespace == bytes(namespace), _p.peer == peer)
-        return await self._database.read(lambda connection: connection.execute(query).scalar())
-
-    async def note_checked(self, namespace: NamespaceId, peer: bytes, id: bytes) -> None:
-        """Nothing where the peer is not remembered."""
-        note = sa.update(tables.sync_peers).where(_p.namespace == bytes(namespace), _p.peer == peer).values(checked=id)
-        await self._database.write(lambda connection: connection.execute(note), durable=False)
-
     async def remember_peer(self, namespace: NamespaceId, addr: EndpointAddr) -> None:
         """Keep the peer, with its address of today, among the `REMEMBERED_PEERS` that were useful last."""
         id, peer = bytes(namespace), bytes(addr.id)
@@ -552,9 +542,9 @@ class DocsStore:
         newest = sa.select(_p.peer).where(_p.namespace == id).order_by(_p.last_us.desc()).limit(REMEMBERED_PEERS)
 
         def job(connection: sa.Connection) -> None:
-            gone = sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer == peer).returning(_p.checked)
+            gone = sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer == peer)
             row = {"namespace": id, "peer": peer, "last_us": self._clock(), "addr": encoded.finish()}
-            row["checked"] = connection.execute(gone).scalar()
+            connection.execute(gone)
             connection.execute(sa.insert(tables.sync_peers), row)
             connection.execute(sa.delete(tables.sync_peers).where(_p.namespace == id, _p.peer.not_in(newest)))
 

@@ -12,26 +12,30 @@ unmodified Rust peer sends a first sync as one message), `SMALL_FRAME` for each 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from random import SystemRandom
+from typing import TypeVar
 
 from ..transport import BiStream, RecvStream, frame
 from ..transport.errors import ConnectionClosed, DecodeError
 from .access import RECHECK
 from .errors import SyncRefused, SyncViolation
+from .keyed import first_check
 from .keys import NamespaceId
 from .messages import Abort, AbortReason, Check, Init, Sync, SyncMessage
-from .reconcile import Message, RangeItems, Tally, Value
+from .reconcile import Message, RangeFingerprint, RangeItems, Tally, Value
 from .store import WHOLE_DOCUMENT, DocsStore
 from .views import View
 
-__all__ = ["ALPN", "FrameReader", "OnStored", "Pace", "SecondPass", "SyncSession", "close", "refuse"]
+__all__ = ["ALPN", "FrameReader", "OnStored", "Pace", "SyncSession", "close", "refuse"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_rng = SystemRandom()  # nobody is to know which window is looked at
 
 ALPN = b"/iroh-sync/1"
 MAX_FRAME = 64 << 20  # bytes: a first sync of 250,000 entries from a peer that does not cut it
@@ -128,27 +132,11 @@ async def _payload(recv: RecvStream, size: int, pace: Pace, check: Callable[[], 
     return b"".join(pieces)
 
 
-class SecondPass(Protocol):
-    """The second check of a session, as the session sees it (`second_check`)."""
-
-    @property
-    def key(self) -> bytes: ...
-
-    async def begin(self) -> Message:
-        """The window that we choose, with our fingerprint of it."""
-
-    def begun(self, message: Message) -> None:
-        """The peer chose. Raises SyncViolation."""
-
-    async def passed(self) -> None:
-        """The session came to its end."""
-
-
 class SyncSession:
     """`dial` or `accept` once; `tally` says what was moved, also after an error.
 
     ``renew`` is called every `RECHECK` seconds of a session that goes on: it gives the view as it is now, or raises
-    NotAllowed. ``second`` is the second check, between tidings peers.
+    NotAllowed. ``check_key`` is that of the second check, between tidings peers.
     """
 
     def __init__(
@@ -161,7 +149,7 @@ class SyncSession:
         view: View = WHOLE_DOCUMENT,
         *,
         renew: Callable[[View], Awaitable[View]] | None = None,
-        second: SecondPass | None = None,
+        check_key: bytes | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.tally = Tally()
@@ -173,7 +161,7 @@ class SyncSession:
         self._view = view
         self._renew = renew
         self._renew_at = _now() + RECHECK
-        self._second = second
+        self._check_key = check_key
         self._pace = pace or Pace()
         self._fruitless = 0
 
@@ -189,7 +177,7 @@ class SyncSession:
     async def go_on(self) -> None:
         """The rest of `dial`."""
         await self._alternate()
-        await self._end()
+        await close(self._stream)
 
     async def accept(self, init: Init) -> None:
         """Serve the session that ``init`` opened. Raises as `dial`."""
@@ -198,7 +186,7 @@ class SyncSession:
                 await self._alternate()
         except SyncRefused as error:
             raise SyncViolation("the peer aborted a sync that it began") from error
-        await self._end()
+        await close(self._stream)
 
     async def _alternate(self) -> None:
         while (received := await self._frames.read(self._stream, self._pace)) is not None:
@@ -206,7 +194,7 @@ class SyncSession:
                 case Sync(message):
                     pass
                 case Check(message):
-                    self._begin_second(message)
+                    self._take_check(message)
                 case Abort(reason):
                     what = reason.name.lower().replace("_", " ")
                     raise SyncRefused(f"the peer does not sync document {self._namespace.short()}: {what}", reason)
@@ -240,30 +228,27 @@ class SyncSession:
 
     async def _send_check(self) -> bool:
         """Begin the second pass, where this is the end of the first; False where it is the end of all."""
-        if self._second is None or self._view.key is not None:
+        if self._check_key is None or self._view.key is not None:
             return False
         if self.tally.rejected:  # what differs by that will differ again
             return False
-        message = await self._second.begin()
-        self._view = replace(self._view, key=self._second.key)
+        read = functools.partial(first_check, key=self._check_key, rng=_rng)
+        message = await self._store.look(self._namespace, self._view, read)
+        self._view = replace(self._view, key=self._check_key)
         await self._send(Check(message))
         return True
 
-    def _begin_second(self, message: Message) -> None:
-        if self._second is None or self._view.key is not None:
+    def _take_check(self, message: Message) -> None:
+        if self._check_key is None or self._view.key is not None:
             raise SyncViolation("the peer began a second check where none may begin")
-        self._second.begun(message)
-        self._view = replace(self._view, key=self._second.key)
+        if len(message) != 1 or not isinstance(message[0], RangeFingerprint):
+            raise SyncViolation("a second check begins with one fingerprint")
+        self._view = replace(self._view, key=self._check_key)
 
     async def _send(self, message: SyncMessage) -> None:
         payload = frame(await self._store.encode(message))
         await self._pace.wait(self._stream.send.write(payload), WRITE_TIMEOUT)
         self._pace.moved(len(payload))
-
-    async def _end(self) -> None:
-        await close(self._stream)
-        if self._second is not None and self._view.key is not None:
-            await self._second.passed()
 
 
 async def refuse(store: DocsStore, stream: BiStream, reason: AbortReason) -> None:

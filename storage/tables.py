@@ -168,7 +168,6 @@ shares = Table(
 )
 
 # Peers that a document was synced with, to dial first after a restart; `addr`, the last known address, is opaque here.
-# checked: up to which id the entries were compared with the peer's by keyed fingerprints.
 sync_peers = Table(
     "sync_peers",
     metadata,
@@ -176,7 +175,6 @@ sync_peers = Table(
     Column("peer", LargeBinary(32), primary_key=True),
     Column("last_us", BigInteger, nullable=False),
     Column("addr", LargeBinary, nullable=False),
-    Column("checked", LargeBinary),
     sqlite_with_rowid=False,
 )
 

@@ -27,7 +27,6 @@ def upgrade() -> None:
     ):
         op.add_column("namespaces", column)
     op.add_column("authors", sa.Column("clock_us", sa.BigInteger, nullable=False, server_default=sa.text("0")))
-    op.add_column("sync_peers", sa.Column("checked", sa.LargeBinary))
     op.add_column("entries", sa.Column("seq", sa.BigInteger, nullable=False, server_default=sa.text("0")))
     op.drop_index("entries_by_time", "entries")
     op.create_table(
