@@ -45,7 +45,8 @@ _FIRST_CLEAR = -1  # namespaces.contents_from
 _n, _e, _c, _b = (table.c for table in (tables.namespaces, tables.entries, tables.contents, tables.blobs))
 _namespace: sa.BindParameter[bytes] = sa.bindparam("namespace")
 _this = (_c.namespace == _namespace, _c.hash == sa.bindparam("this"))
-_named = sa.exists().where(_e.namespace == _c.namespace, _e.key == _c.key, _e.hash == _c.hash)
+# A range of one key: for an equality SQLite walks the document, of which it believes that it has ten entries.
+_named = sa.exists().where(_e.namespace == _c.namespace, _e.key >= _c.key, _e.key <= _c.key, _e.hash == _c.hash)
 _here = sa.exists().where(_b.hash == _c.hash, _b.state == 1)
 _DUE = (_c.hash, _c.size, _c.attempts, _c.due_us, _c.changed_us, _here, _named)
 
