@@ -22,11 +22,12 @@ from typing import TypeVar
 from ..transport import BiStream, RecvStream, frame
 from ..transport.errors import ConnectionClosed, DecodeError
 from .access import RECHECK
-from .errors import SyncRefused, SyncViolation
+from .errors import MessageTooLarge, SyncRefused, SyncViolation
 from .keyed import first_check
 from .keys import NamespaceId
 from .messages import Abort, AbortReason, Check, Init, Sync, SyncMessage
-from .reconcile import Message, RangeFingerprint, RangeItems, Tally, Value
+from .pull import Pull
+from .reconcile import Message, Part, RangeFingerprint, RangeItems, Tally, Value
 from .store import WHOLE_DOCUMENT, DocsStore
 from .views import View
 
@@ -93,7 +94,7 @@ class FrameReader:
         head += await pace.wait(stream.recv.read_exactly(4 - len(head)), STALL_TIMEOUT)
         size = int.from_bytes(head, "big")
         if size > MAX_FRAME:
-            raise DecodeError(f"a sync message of {size} bytes where at most {MAX_FRAME} are allowed")
+            raise MessageTooLarge(size, MAX_FRAME)
         if size <= SMALL_FRAME:
             return await self._store.decode(await _payload(stream.recv, size, pace))
         await self._stand_in_line()
@@ -136,7 +137,8 @@ class SyncSession:
     """`dial` or `accept` once; `tally` says what was moved, also after an error.
 
     ``renew`` is called every `RECHECK` seconds of a session that goes on: it gives the view as it is now, or raises
-    NotAllowed. ``check_key`` is that of the second check, between tidings peers.
+    NotAllowed. ``check_key`` is that of the second check, between tidings peers; ``pull`` is for a peer that would send too
+    much at a time.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class SyncSession:
         *,
         renew: Callable[[View], Awaitable[View]] | None = None,
         check_key: bytes | None = None,
+        pull: Pull | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.tally = Tally()
@@ -162,6 +165,7 @@ class SyncSession:
         self._renew = renew
         self._renew_at = _now() + RECHECK
         self._check_key = check_key
+        self._pull = pull
         self._pace = pace or Pace()
         self._fruitless = 0
 
@@ -172,12 +176,15 @@ class SyncSession:
 
     async def begin(self) -> None:
         """The dialler's first message."""
-        await self._send(Init(bytes(self._namespace), await self._store.initial_message(self._namespace, self._view)))
+        message = await self._store.initial_message(self._namespace, self._view)
+        if self._pull is not None:
+            _, message = self._pull.take(message)
+        await self._send(Init(bytes(self._namespace), message))
 
     async def go_on(self) -> None:
         """The rest of `dial`."""
         await self._alternate()
-        await close(self._stream)
+        await close(self._stream, kept=self._check_key is not None)
 
     async def accept(self, init: Init) -> None:
         """Serve the session that ``init`` opened. Raises as `dial`."""
@@ -186,7 +193,7 @@ class SyncSession:
                 await self._alternate()
         except SyncRefused as error:
             raise SyncViolation("the peer aborted a sync that it began") from error
-        await close(self._stream)
+        await close(self._stream, kept=self._check_key is not None)
 
     async def _alternate(self) -> None:
         while (received := await self._frames.read(self._stream, self._pace)) is not None:
@@ -205,6 +212,16 @@ class SyncSession:
 
     async def _step(self, message: Message) -> bool:
         """Take a message and answer it; False where there is nothing to answer."""
+        if self._pull is None:
+            return await self._answer(message) or await self._send_check()
+        now, probes = self._pull.take(message)
+        done = await self._answer(now, probes)
+        while not done and (kept := self._pull.next()):
+            done = await self._answer(kept)
+        return done
+
+    async def _answer(self, message: Message, more: Sequence[Part] = ()) -> bool:
+        """Store what the message brings; send the answer and ``more``. False where there was nothing to send."""
         if self._renew is not None and _now() >= self._renew_at:
             self._view = await self._renew(self._view)
             self._renew_at = _now() + RECHECK
@@ -217,12 +234,13 @@ class SyncSession:
             logger.warning("%d entries refused, the first: %s", len(result.rejected), result.rejected[0])
         if result.stored:
             await self._on_stored(result.stored, result.missing)
-        if not result.reply:
-            return await self._send_check()
+        reply = [*result.reply, *more]
+        if not reply:
+            return False
         self._fruitless = 0 if sent or result.stored else self._fruitless + 1
         if self._fruitless > FRUITLESS_ROUNDS:
             raise SyncViolation(f"{FRUITLESS_ROUNDS} messages brought nothing: the peer does not converge")
-        await self._send(Sync(result.reply))
+        await self._send(Sync(reply))
         self.tally.sent += sent
         return True
 
@@ -258,11 +276,14 @@ async def refuse(store: DocsStore, stream: BiStream, reason: AbortReason) -> Non
     await close(stream)
 
 
-async def close(stream: BiStream) -> None:
-    """Nothing more to say; return when the peer has heard everything and says nothing more either."""
+async def close(stream: BiStream, *, kept: bool = False) -> None:
+    """Nothing more to say; return when the peer says nothing more either and, unless the connection is ``kept`` and
+    sees to that, has heard everything."""
     async with asyncio.timeout(CLOSE_TIMEOUT):
         await stream.send.finish()
         await stream.recv.read_to_end(0)
+        if kept:
+            return
         try:
             await stream.send.stopped()
         except ConnectionClosed as closed:
