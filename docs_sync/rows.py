@@ -23,6 +23,7 @@ __all__ = ["COLUMNS", "PAGE", "EntryRows", "arrivals", "from_row", "missing"]
 
 FIRST_PAGE = 32  # most ranges that are walked hold a few entries
 PAGE = 256  # rows read at once: a page of the largest keys is 1 MB
+FEW_HASHES = 64  # that are quicker looked up one by one, 7 us each, than with a statement made for them
 
 _e = tables.entries.c
 _b = tables.blobs.c
@@ -59,6 +60,8 @@ _ARRIVALS = Prepared(
     .limit(sa.bindparam("most"))
 )
 
+_HERE = Prepared(sa.select(_b.hash).where(_b.hash == sa.bindparam("this"), _b.state == 1))
+
 
 def from_row(row: Sequence[object]) -> SignedEntry:
     """From the first eight columns, which are `COLUMNS`."""
@@ -76,6 +79,8 @@ def arrivals(connection: sa.Connection, namespace: bytes, after: int, most: int)
 def missing(connection: sa.Connection, hashes: Set[bytes]) -> set[bytes]:
     """Those of ``hashes`` whose content is not here."""
     wanted = list(hashes - {EMPTY_HASH})
+    if len(wanted) <= FEW_HASHES:
+        return {hash for hash in wanted if _HERE.first(connection, {"this": hash}) is None}
     here: set[bytes] = set()
     for start in range(0, len(wanted), 500):
         query = sa.select(_b.hash).where(_b.hash.in_(wanted[start : start + 500]), _b.state == 1)
