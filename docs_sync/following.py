@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ..errors import TidingsError
 from ..transport import EndpointId
+from .errors import SyncRefused
 from .keys import NamespaceId
 from .native_messages import News, SyncAgain
 from .providers import Providers
@@ -99,6 +100,8 @@ class Following:
                     asked = _now()
                     self._listener.sync_again(peer)
         except (TidingsError, TimeoutError) as error:
+            if isinstance(error, SyncRefused) and came_up is None:
+                self._listener.sync_again(peer)  # it may have no room for one more follower, but answer now and then
             logger.info("%s is not followed for %s: %s", peer.short(), self._namespace.short(), error or "too slow")
         finally:
             now = _now()

@@ -37,11 +37,14 @@ from .native_messages import (
     FollowRequest,
     News,
     Refused,
+    RefusedReason,
     SyncAgain,
     SyncRequest,
+    TellRequest,
     decode_news,
     encode_request,
 )
+from .reconcile import Value
 from .store import DocsStore
 from .sync import FrameReader, OnStored, Pace
 from .tasks import Tasks
@@ -68,6 +71,9 @@ class Serve(Protocol):
 
     async def follow(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
         """Ask whether the peer may read, answer, and send news until one of both has enough."""
+
+    async def tell(self, peer: EndpointId, request: TellRequest) -> bool:
+        """Take what a partial replica wrote; False where the document is not here, or nothing is taken from it."""
 
 
 class Links:
@@ -158,6 +164,23 @@ class Links:
             give_up(stream)
             use.release()
 
+    async def tell(self, peer: EndpointId, namespace: NamespaceId, values: Sequence[Value]) -> None:
+        """Bring the peer what was written here: at most `MAX_NEWS` entries of `MAX_TOLD` bytes.
+
+        Raises SyncRefused, SyncViolation, DecodeError, TimeoutError, and what dials and streams raise.
+        """
+        share = await self._parts.access.presentation(namespace)
+        asked = await ask(self._connections, peer, frame(encode_request(TellRequest(bytes(namespace), values, share))))
+        if asked is None:
+            raise SyncRefused("the peer speaks iroh's protocol only, which knows no parts", AbortReason.NOT_FOUND)
+        use, stream, answer = asked
+        give_up(stream)
+        use.release()
+        if isinstance(answer, Refused):
+            raise refusal(namespace, answer)
+        if not isinstance(answer, Accepted):
+            raise SyncViolation("the answer to a request to take entries is none", peer=peer)
+
     async def handle(self, connection: Connection) -> None:
         """Serve the requests of a peer that dialled; for the router."""
         if self._connections.admit(connection):
@@ -225,7 +248,10 @@ class Links:
             room.release()
 
     async def _answer(
-        self, connection: Connection, stream: BiStream, request: SyncRequest | DigestRequest | FollowRequest
+        self,
+        connection: Connection,
+        stream: BiStream,
+        request: SyncRequest | DigestRequest | FollowRequest | TellRequest,
     ) -> None:
         peer = connection.remote_id
         match request:
@@ -235,6 +261,10 @@ class Links:
                 await write_answer(stream, Differ(await self._compare(peer, digests)), last=True)
             case FollowRequest():
                 await self._serve.follow(peer, request, stream)
+            case TellRequest():
+                reason = RefusedReason.NOT_FOUND
+                taken = await self._serve.tell(peer, request)
+                await write_answer(stream, Accepted() if taken else Refused(reason, reason.value), last=True)
 
     async def _compare(self, peer: EndpointId, digests: Sequence[Digest]) -> list[int]:
         """Where they differ here. Equal ones are left out like those that the peer may not read, so access is asked

@@ -27,6 +27,7 @@ __all__ = [
     "MAX_NEWS",
     "MAX_NEWS_FRAME",
     "MAX_REQUEST",
+    "MAX_TOLD",
     "NONCE_SIZE",
     "Accepted",
     "Differ",
@@ -39,6 +40,7 @@ __all__ = [
     "Request",
     "SyncAgain",
     "SyncRequest",
+    "TellRequest",
     "decode_answer",
     "decode_news",
     "decode_request",
@@ -57,6 +59,7 @@ MAX_WHY = 500  # characters
 MAX_NEWS = 128  # entries in one frame of a followed document
 MAX_NEWS_FRAME = 1 << 20  # bytes: entries with keys of the largest size are 550 kB
 MAX_CONTENTS = 1024  # hashes in one frame
+MAX_TOLD = 60_000  # bytes of the entries in a request to take them
 DIGEST_SIZE = 32 + 32 + 8
 MAX_FIELDS = 32  # keys in a map
 MAX_ITEMS = 1024  # in any array
@@ -114,12 +117,22 @@ class FollowRequest:
     share: bytes | None = None
 
 
-Request = SyncRequest | DigestRequest | FollowRequest
+@dataclass(frozen=True, slots=True)
+class TellRequest:
+    """Take what was written here. ``values`` are `MAX_NEWS` at most, and of `MAX_TOLD` bytes."""
+
+    namespace: bytes
+    values: Sequence[Value]
+    share: bytes | None = None
+
+
+Request = SyncRequest | DigestRequest | FollowRequest | TellRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """To a sync, with the acceptor's nonce, or to a follow, without. ``share`` is what the acceptor has to show."""
+    """To a sync, with the acceptor's nonce, or to a follow or a tell, without. ``share`` is what the acceptor has to
+    show."""
 
     nonce: bytes | None = None
     revoked: Sequence[bytes] = ()
@@ -166,6 +179,8 @@ def encode_request(request: Request) -> bytes:
             return _pack({"do": "digest", "docs": b"".join(d + f + n.to_bytes(8, "big") for d, f, n in digests)})
         case FollowRequest(namespace, prefix, share):
             return _pack({"do": "follow", "doc": namespace, "prefix": prefix, "share": share})
+        case TellRequest(namespace, values, share):
+            return _pack({"do": "tell", "doc": namespace, "entries": _write_values(values), "share": share})
 
 
 def decode_request(payload: bytes) -> Request:
@@ -182,6 +197,8 @@ def decode_request(payload: bytes) -> Request:
             if prefix is None:
                 raise DecodeError("a request to follow a document names no prefix")
             return FollowRequest(fields.exactly("doc", 32), prefix, fields.share())
+        case "tell":
+            return TellRequest(fields.exactly("doc", 32), fields.values(MAX_TOLD), fields.share())
         case other:
             raise DecodeError(f"a request to {other!r} is not known here")
 
@@ -216,25 +233,14 @@ def encode_news(news: News | SyncAgain) -> bytes:
     """Of at most `MAX_NEWS` entries."""
     if isinstance(news, SyncAgain):
         return _pack({"again": True})
-    out = Writer()
-    for entry, status in news.values:
-        out.u8(status)
-        entry.write(out)
-    return _pack({"entries": out.finish(), "contents": b"".join(news.contents)})
+    return _pack({"entries": _write_values(news.values), "contents": b"".join(news.contents)})
 
 
 def decode_news(payload: bytes) -> News | SyncAgain:
     fields = _Fields(payload, MAX_NEWS_FRAME)
     if fields.flag("again"):
         return SyncAgain()
-    data = Reader(fields.octets("entries", MAX_NEWS_FRAME))
-    values: list[Value] = []
-    while data.remaining:
-        if len(values) == MAX_NEWS:
-            raise DecodeError(f"a frame of news has more than {MAX_NEWS} entries")
-        status = ContentStatus(data.variant(3))
-        values.append(Value(SignedEntry.read(data), status))
-    return News(values, fields.records("contents", 32, MAX_CONTENTS))
+    return News(fields.values(MAX_NEWS_FRAME), fields.records("contents", 32, MAX_CONTENTS))
 
 
 class _Fields:
@@ -304,11 +310,29 @@ class _Fields:
             raise DecodeError(f"'revoked' is not a list of at most {MAX_REVOCATIONS} records")
         return tuple(_octets(record, "revoked", MAX_REVOCATION) for record in value)
 
+    def values(self, limit: int) -> list[Value]:
+        data = Reader(self.octets("entries", limit))
+        values: list[Value] = []
+        while data.remaining:
+            if len(values) == MAX_NEWS:
+                raise DecodeError(f"a message has more than {MAX_NEWS} entries")
+            status = ContentStatus(data.variant(3))
+            values.append(Value(SignedEntry.read(data), status))
+        return values
+
     def records(self, name: str, size: int, most: int) -> list[bytes]:
         data = self.octets(name, size * most)
         if len(data) % size:
             raise DecodeError(f"{name!r} is not a run of records of {size} bytes")
         return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _write_values(values: Sequence[Value]) -> bytes:
+    out = Writer()
+    for entry, status in values:
+        out.u8(status)
+        entry.write(out)
+    return out.finish()
 
 
 def _octets(value: object, name: str, limit: int) -> bytes:

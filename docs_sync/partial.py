@@ -3,7 +3,7 @@
 It is not in the document's gossip topic: there it would hear everything, and peers that know nothing of parts would
 sync everything with it. Instead it syncs its part with the peers of its ticket and those of old, and follows some of
 them (`following`). Each link begins with a sync, so what happened while there was none is found. What this node writes
-reaches the providers by a sync right after the write, one for all that is written meanwhile.
+it tells them (`telling`), or syncs where that is too much or nobody is followed.
 
 It serves other partial replicas whose part lies within its own, and nobody else: a peer that takes it for a whole
 replica would take what it lacks for deleted or unknown.
@@ -12,15 +12,15 @@ replica would take what it lacks for deleted or unknown.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from .. import gossip as swarm
 from ..transport import EndpointAddr, EndpointId
 from .download import Downloads
 from .encryption import DocumentCipher
 from .entry import SignedEntry
-from .errors import EncryptedDocument, InvalidEntry, NotHeld, OtherPart, SyncViolation, TooFarAhead
+from .errors import EncryptedDocument, NotHeld, OtherPart
 from .events import EventHub, NeighborDown, NeighborUp
 from .following import Following, Follows
 from .keys import NamespaceId
@@ -28,13 +28,12 @@ from .live import LiveDocument
 from .messages import AbortReason
 from .native import IncomingSync
 from .native_messages import News
-from .part import holds, in_part
-from .reconcile import Value
+from .part import holds
 from .sessions import SessionContext
+from .tasks import Tasks
+from .telling import Teller, Tells
 
 __all__ = ["PartialDocument", "check_held", "check_same_part", "stored_prefix"]
-
-logger = logging.getLogger(__name__)
 
 SYNC_EVERY = 600.0  # seconds between two syncs with one provider, give or take half: links lose nothing, but who knows
 
@@ -68,15 +67,19 @@ def check_held(prefix: bytes | None, keys: Iterable[bytes]) -> None:
         raise NotHeld("this node holds a part of the document: write below doc.prefix, or call doc.widen() first")
 
 
+class Talks(Follows, Tells, Protocol):
+    """`native.Links`."""
+
+
 class PartialDocument(LiveDocument):
     """Its neighbours are the providers that it follows."""
 
-    __slots__ = ("_following", "_part", "_sync_timer", "_write_handle")
+    __slots__ = ("_following", "_links", "_part", "_sync_timer", "_tellers", "_telling", "_write_handle")
 
     def __init__(
         self,
         context: SessionContext,
-        links: Follows,
+        links: Talks,
         gossip: swarm.Gossip,
         downloads: Downloads,
         namespace: NamespaceId,
@@ -86,6 +89,9 @@ class PartialDocument(LiveDocument):
     ) -> None:
         super().__init__(context, gossip, downloads, namespace, events, cipher, prefix)
         self._part = prefix
+        self._links = links
+        self._telling = Tasks()
+        self._tellers: dict[EndpointId, Teller] = {}
         self._following = Following(links, namespace, prefix, context.rng, self)
         self._write_handle: asyncio.Handle | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
@@ -119,10 +125,11 @@ class PartialDocument(LiveDocument):
         else:
             await call.refuse(AbortReason.NOT_FOUND)
 
-    def inserted(self, entry: SignedEntry) -> None:
-        """This node wrote ``entry``: it is durable, bring it to the providers."""
-        super().inserted(entry)
-        if self._write_handle is None:  # once for all that one batch wrote
+    def pass_on(self, entry: SignedEntry) -> None:
+        """Tell the providers of an entry of this node, or of a smaller part."""
+        for teller in self._tellers.values():
+            teller.add(entry)
+        if not self._tellers and self._write_handle is None:  # once for all that one batch wrote
             self._write_handle = asyncio.get_running_loop().call_soon(self._bring)
 
     def changed(self) -> None:
@@ -133,42 +140,33 @@ class PartialDocument(LiveDocument):
             if handle is not None:
                 handle.cancel()
         await self._following.aclose()
+        await self._telling.aclose()
         await super().leave()
 
     # From the links.
 
     def link_up(self, peer: EndpointId) -> None:
         self.neighbors[peer] = None
+        self._tellers[peer] = Teller(self._links, self.namespace, peer, self._telling, self._sync_written)
         self._events.publish(NeighborUp(peer))
         self._downloads.peer_appeared(self.namespace, bytes(peer))
 
     def link_down(self, peer: EndpointId) -> None:
         self.neighbors.pop(peer, None)
+        if (teller := self._tellers.pop(peer, None)) is not None:
+            teller.close()
         self._events.publish(NeighborDown(peer))
 
     def sync_again(self, peer: EndpointId) -> None:
         self._sessions.want(peer, "neighbor")
 
     async def take_news(self, peer: EndpointId, news: News) -> None:
-        values = [value for value in news.values if in_part(value.entry.id.key, self._part)]
-        wrong: InvalidEntry | str | None = None if len(values) == len(news.values) else "an entry outside of the part"
-        if values and await self._context.access.takes(peer, self.namespace):
-            received = await self._store.insert(self.namespace, [value.entry for value in values])
-            stored: list[Value] = []
-            for value, outcome in zip(values, received.outcomes, strict=True):
-                if not isinstance(outcome, InvalidEntry):
-                    if outcome.stored:
-                        stored.append(value)
-                elif isinstance(outcome, TooFarAhead):  # one of the two clocks is wrong, which is nobody's malice
-                    logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
-                else:
-                    wrong = outcome
-            if stored:
-                await self.stored(peer, stored, received.missing)
-        for hash in news.contents:
-            self._downloads.announced(self.namespace, hash, bytes(peer))
-        if wrong is not None:
-            raise SyncViolation(f"a provider sent what none would store: {wrong}", peer=peer)
+        try:
+            if news.values and await self._context.access.takes(peer, self.namespace):
+                await self.take_values(peer, news.values)
+        finally:
+            for hash in news.contents:
+                self._downloads.announced(self.namespace, hash, bytes(peer))
 
     # Syncs.
 
@@ -179,10 +177,13 @@ class PartialDocument(LiveDocument):
                 self._following.add(peer)
 
     def _bring(self) -> None:
-        """Sync what was written; where nobody is followed, with whoever may have the part."""
+        """Nobody is followed: sync what was written with whoever may have the part."""
         self._write_handle = None
-        for peer in list(self.neighbors) or self.nearest():
-            self._sessions.want(peer, "write")
+        for peer in self.nearest():
+            self._sync_written(peer)
+
+    def _sync_written(self, peer: EndpointId) -> None:
+        self._sessions.want(peer, "write")
 
     def _schedule_sync(self) -> None:
         delay = SYNC_EVERY * self._context.rng.uniform(0.5, 1.5)
