@@ -9,27 +9,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
 from ..errors import TidingsError
 from ..storage import Database, notify
+from .entry import SignedEntry
 from .tasks import Tasks
 
-__all__ = ["Changes", "Waiter", "announce"]
+__all__ = ["Changes", "Own", "Waiter", "announce"]
 
 logger = logging.getLogger(__name__)
 
 CHANNEL = "documents"
 LOOK_AGAIN = 5.0  # seconds: a write whose caller was cancelled, and a notice that was lost, are found after this
 LISTEN_AGAIN = 1.0  # seconds after the database could not be listened to
+REMEMBERED = 16_384  # entries of our own, about 2 MB: they are looked for within moments
 
 
 def announce(connection: sa.Connection, namespace: bytes) -> None:
     """Tell the other processes of the store, at the commit of this transaction, that a document changes."""
     notify(connection, CHANNEL, namespace)
+
+
+class Own:
+    """What this process stored lately, by the authors' signatures. Filled in the writer's thread, before the commit,
+    so that nobody sees an entry of ours that is not in here."""
+
+    def __init__(self) -> None:
+        self._signatures: dict[bytes, None] = {}
+
+    def add(self, entries: Iterable[SignedEntry]) -> None:
+        for entry in entries:
+            self._signatures[entry.author_signature] = None
+        while len(self._signatures) > REMEMBERED:
+            del self._signatures[next(iter(self._signatures))]
+
+    def __contains__(self, entry: SignedEntry) -> bool:
+        return entry.author_signature in self._signatures
 
 
 class Waiter:

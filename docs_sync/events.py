@@ -21,6 +21,7 @@ __all__ = [
     "EventStream",
     "InsertLocal",
     "InsertRemote",
+    "InsertShared",
     "Lagged",
     "NeighborDown",
     "NeighborUp",
@@ -54,6 +55,13 @@ class InsertRemote:
 
 
 @dataclass(frozen=True, slots=True)
+class InsertShared:
+    """Another process of the same database stored ``entry``, its own or another node's."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class ContentReady:
     """A content that was missing is here."""
 
@@ -81,7 +89,15 @@ class SyncFinished:
 
 
 DocEvent = (
-    InsertLocal | InsertRemote | ContentReady | PendingContentReady | NeighborUp | NeighborDown | SyncFinished | Lagged
+    InsertLocal
+    | InsertRemote
+    | InsertShared
+    | ContentReady
+    | PendingContentReady
+    | NeighborUp
+    | NeighborDown
+    | SyncFinished
+    | Lagged
 )
 
 

@@ -23,7 +23,7 @@ from ..transport import EndpointAddr
 from ..transport.postcard import Reader, Writer
 from . import aggregate, reconcile
 from .capability import Capability
-from .changes import Changes, announce
+from .changes import Changes, Own, announce
 from .content_store import note_wanted
 from .entry import Record, SignedEntry, sign_entry
 from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
@@ -59,7 +59,7 @@ _n, _a, _e, _h, _p, _b = (
 _c = tables.contents.c
 
 _document = tables.namespaces.c.namespace == sa.bindparam("namespace")
-_author = sa.bindparam("author")
+_author: sa.BindParameter[bytes] = sa.bindparam("author")
 _clock = sa.select(_a.clock_us).where(_a.author == _author).scalar_subquery()
 _head = sa.select(_h.timestamp).where(_h.namespace == _n.namespace, _h.author == _author).scalar_subquery()
 _DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us, _clock, _head).where(_document))
@@ -125,6 +125,7 @@ class DocsStore:
     def __init__(self, database: Database, *, limits: Limits | None = None, clock: Callable[[], int] = now_us) -> None:
         """``clock`` gives microseconds since 1970."""
         self.changed = Changes(database)
+        self.own = Own()
         self._database = database
         self._limits = limits
         self._clock = clock
@@ -133,6 +134,11 @@ class DocsStore:
         self._summaries: dict[bytes, Summary] = {}  # of documents that did not change since
         self._changes = 0
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, thread_name_prefix="tidings-verify")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes write the same documents."""
+        return self._database.is_shared
 
     async def aclose(self) -> None:
         await self.changed.aclose()
@@ -200,6 +206,7 @@ class DocsStore:
         """Made at the first call."""
 
         def job(connection: sa.Connection) -> bytes:
+            lock(connection, b"authors")
             secret: bytes | None = connection.execute(sa.select(_a.secret).where(_a.is_default)).scalar()
             if secret is None:
                 author = Author.generate()
@@ -272,6 +279,8 @@ class DocsStore:
                 if entry.content is not None:
                     entry.content(connection)
             outcomes = put_entries(connection, namespace, batch, now_us=now, history=history, newest=True)
+            if self.is_shared:
+                self.own.add(batch)
             bare = [each for each, entry in zip(batch, entries, strict=True) if entry.size and entry.content is None]
             note_wanted(connection, namespace, bare, now)
             _SET_CLOCK.run(connection, {"id": bytes(author.id), "time": final.record.timestamp})
@@ -417,7 +426,10 @@ class DocsStore:
 
     def _put(self, connection: sa.Connection, namespace: bytes, entries: Sequence[SignedEntry]) -> list[Put]:
         history, _ = self._prepare(connection, namespace)
-        return put_entries(connection, namespace, entries, now_us=self._clock(), history=history)
+        outcomes = put_entries(connection, namespace, entries, now_us=self._clock(), history=history)
+        if self.is_shared:
+            self.own.add(entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome.stored)
+        return outcomes
 
     async def get(self, namespace: NamespaceId, key: bytes, author: bytes | None = None) -> SignedEntry | None:
         """The newest entry at exactly ``key``, of any author or of ``author``; None where that is a tombstone."""

@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from ..docs_sync import AuthorId, CaughtUp, Changed, Doc, DocTicket, Entry, InsertLocal, InsertRemote, Present
+from ..docs_sync import (
+    AuthorId,
+    CaughtUp,
+    Changed,
+    Doc,
+    DocTicket,
+    Entry,
+    InsertLocal,
+    InsertRemote,
+    InsertShared,
+    Present,
+)
 from ..docs_sync.errors import SyncTimeout
 from ..errors import UsageError
 from .command import Context, run
@@ -301,7 +312,7 @@ def share(
                 "ticket", ticket, ticket=ticket, **({} if grant is None else {"share": grant.share.id.hex()})
             )
             async for event in document.events():
-                if isinstance(event, InsertLocal | InsertRemote):
+                if isinstance(event, InsertLocal | InsertRemote | InsertShared):
                     _tell_entry(context.obj.output, event.entry)
                 else:
                     tell(context.obj.output, event)

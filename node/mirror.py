@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsBytes
 
 from ..blobs import Hash
-from ..docs_sync.events import ContentReady, InsertLocal, InsertRemote, Lagged, PendingContentReady
+from ..docs_sync.events import ContentReady, InsertLocal, InsertRemote, InsertShared, Lagged, PendingContentReady
 from ..docs_sync.paths import CONTROL_FOLDER, EMPTY_FILE, TEMPORARY, path_to_key
 from ..errors import TidingsError
 from ..storage import Database
@@ -200,7 +200,7 @@ class Mirror:
     async def _listen(self, events: AsyncIterator[Any]) -> None:
         async for event in events:
             match event:
-                case InsertRemote() | InsertLocal():
+                case InsertRemote() | InsertLocal() | InsertShared():
                     path = self._versions.add(event.entry)
                     if path is None:
                         self._stale = True
