@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..transport import BiStream, EndpointId, frame
 from ..transport.errors import StreamStopped
 from .access import AccessControl
 from .connections import Connections, Use
-from .errors import NotAllowed, SyncRefused, SyncViolation
+from .errors import MessageTooLarge, NotAllowed, SyncRefused, SyncViolation
 from .exchange import ask, give_up, write_answer
 from .keyed import derive_key
 from .keys import NamespaceId
@@ -31,6 +32,7 @@ from .native_messages import (
     SyncRequest,
     encode_request,
 )
+from .pull import Pulls
 from .reconcile import Tally
 from .store import DocsStore
 from .sync import FrameReader, OnStored, Pace, SyncSession, refuse
@@ -105,6 +107,7 @@ class Parts:
     store: DocsStore
     frames: FrameReader
     access: AccessControl
+    pulls: Pulls = field(default_factory=Pulls)
 
 
 class _Sync:
@@ -122,6 +125,15 @@ class _Sync:
     async def _renewed(self, view: View) -> View:
         await self._check_readable()
         return replace(view, takes=await self._parts.access.allows(self.peer, self.namespace, "write"))
+
+    @contextmanager
+    def _noting_size(self) -> Iterator[None]:
+        try:
+            yield
+        except MessageTooLarge as error:
+            self._parts.pulls.note(bytes(self.peer), bytes(self.namespace), error.size)
+            raise
+        self._parts.pulls.forget(bytes(self.peer), bytes(self.namespace))
 
     async def _session(
         self, stream: BiStream, rtt: float, on_stored: OnStored, pace: Pace, key: bytes | None = None
@@ -142,6 +154,7 @@ class _Sync:
             view,
             renew=self._renewed,
             check_key=key,
+            pull=None if key else parts.pulls.begin(bytes(self.peer), bytes(self.namespace)),
             pace=pace,
         )
         session.tally = self.tally
@@ -162,7 +175,8 @@ class IrohDialled(_Sync):
         connection, pace = self._use.connection, Pace()
         stream = await pace.wait(connection.open_bi(), OPEN_TIMEOUT)
         session = await self._session(stream, connection.rtt, self._on_stored, pace)
-        await session.dial()
+        with self._noting_size():
+            await session.dial()
         self._went_well = True
 
     async def aclose(self) -> None:
@@ -195,7 +209,8 @@ class IrohIncoming(_Sync):
     async def accept(self, on_stored: OnStored) -> None:
         try:
             session = await self._session(self._stream, self._rtt, on_stored, self._pace)
-            await session.accept(self._init)
+            with self._noting_size():
+                await session.accept(self._init)
         except BaseException:
             give_up(self._stream)
             raise

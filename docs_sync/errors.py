@@ -5,13 +5,14 @@ UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadImport  B
               TooManyShares  NotHeld  OtherPart
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               OutsidePart  Unwelcome
-              SyncRefused  SyncViolation  NotAllowed  Undecipherable
+              SyncRefused  SyncViolation  MessageTooLarge  NotAllowed  Undecipherable
 NetworkError  SyncTimeout  ContentMissing
 """
 
 from __future__ import annotations
 
 from ..errors import NetworkError, PeerError, UsageError
+from ..transport.errors import DecodeError
 
 __all__ = [
     "BadEmptyEntry",
@@ -32,6 +33,7 @@ __all__ = [
     "EncryptedDocument",
     "InvalidEntry",
     "KeyTooLarge",
+    "MessageTooLarge",
     "NotAValue",
     "NotAllowed",
     "NotHeld",
@@ -196,6 +198,14 @@ class SyncRefused(PeerError):
     def __init__(self, message: str, reason: object, *, peer: object | None = None) -> None:
         super().__init__(message, peer=peer)
         self.reason = reason
+
+
+class MessageTooLarge(DecodeError):
+    """A peer began a sync message of ``size`` bytes, more than are taken. The next sync asks it for less at a time."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"a sync message of {size} bytes where at most {most} are allowed")
+        self.size = size
 
 
 class SyncViolation(PeerError):

@@ -13,13 +13,14 @@ once the one before is done. The peer takes part in a session like any other.
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import OrderedDict, deque
 
 from .reconcile import Message, Part, RangeFingerprint
 
-__all__ = ["Pull"]
+__all__ = ["Pull", "Pulls"]
 
 PIECE = 1 << 20  # bytes of entries in one answer, about
+MAX_NOTED = 1024  # peers and documents
 MOST_PIECES = 1 << 14  # ranges that are kept, about 5 MB: a document of 16 GB
 
 
@@ -48,3 +49,26 @@ class Pull:
     def next(self) -> Message:
         """What to process where there was nothing to answer; empty at the end."""
         return [self._kept.popleft()] if self._kept else []
+
+
+class Pulls:
+    """The peers that have a document too large for one message of theirs."""
+
+    def __init__(self) -> None:
+        self._sizes: OrderedDict[tuple[bytes, bytes], int] = OrderedDict()
+
+    def begin(self, peer: bytes, namespace: bytes) -> Pull | None:
+        """For the next session, where it has to be a pull."""
+        size = self._sizes.get((peer, namespace))
+        return None if size is None else Pull(size)
+
+    def note(self, peer: bytes, namespace: bytes, size: int) -> None:
+        """The peer began a message of ``size`` bytes. In a pull, too: then the next asks for less at a time."""
+        key = peer, namespace
+        self._sizes[key] = max(size, 2 * self._sizes.pop(key, 0))
+        if len(self._sizes) > MAX_NOTED:
+            self._sizes.popitem(last=False)
+
+    def forget(self, peer: bytes, namespace: bytes) -> None:
+        """A session went well: there is little left to send."""
+        self._sizes.pop((peer, namespace), None)

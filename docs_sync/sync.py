@@ -137,8 +137,8 @@ class SyncSession:
     """`dial` or `accept` once; `tally` says what was moved, also after an error.
 
     ``renew`` is called every `RECHECK` seconds of a session that goes on: it gives the view as it is now, or raises
-    NotAllowed. ``check_key`` is that of the second check, between tidings peers; ``pull`` is for a peer that would send too
-    much at a time.
+    NotAllowed. ``check_key`` is that of the second check, between tidings peers; ``pull`` is for one that would send
+    too much at a time.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from tidings import Node
+from tidings.docs_sync import pull, sync
 
 from .rust import Rust, needs
 
@@ -40,6 +41,19 @@ async def test_twenty_thousand_entries_of_theirs(node, aster):
     doc = await node.docs.join(await aster.do("doc_share", doc=theirs, mode="write"), timeout=120)
     assert (await doc.status()).entries == MANY
     assert await doc.entries(prefix="rust/").count() == MANY
+
+
+@pytest.mark.timeout(120)
+async def test_more_than_one_message_of_theirs_may_hold(node, aster, monkeypatch):
+    count = 8000
+    monkeypatch.setattr(sync, "MAX_FRAME", 512 << 10)  # the Rust peer would send all in one of 2 MB
+    monkeypatch.setattr(sync, "SMALL_FRAME", 512 << 10)
+    monkeypatch.setattr(pull, "PIECE", 128 << 10)
+    theirs = (await aster.do("doc_create"))["doc"]
+    author = await aster.do("doc_author")
+    await aster.do("doc_fill", doc=theirs, author=author, count=count, prefix="rust/", timeout=90)
+    doc = await node.docs.join(await aster.do("doc_share", doc=theirs, mode="write"), timeout=90)
+    assert (await doc.status()).entries == count
 
 
 @pytest.mark.timeout(240)
