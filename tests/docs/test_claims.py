@@ -29,6 +29,7 @@ def limits_of(page, package):
         *limits_of("transport.md", "transport"),
         *limits_of("documents.md", "docs_sync"),
         *limits_of("protocol.md", "docs_sync"),
+        *limits_of("access.md", "docs_sync"),
     ],
 )
 def test_a_limit_is_what_the_page_says(package, module, name, numbers):
