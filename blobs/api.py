@@ -99,6 +99,10 @@ class Blobs:
         async with await self.reader(hash) as reader:
             return await reader.read(offset, size)
 
+    async def small(self, hashes: Sequence[Hash]) -> dict[Hash, bytes]:
+        """Of these, the blobs of at most 16 KiB that are here, in one read."""
+        return await self._store.small(hashes)
+
     async def reader(self, hash: Hash | str) -> BlobReader:
         """Open a blob: ``read(offset, size)`` of the reader, or iterate it for pieces of 1 MiB; then ``close`` it."""
         return await self._store.reader(_hash(hash))

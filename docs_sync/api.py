@@ -489,7 +489,7 @@ class Doc:
         entries = aiter(self.entries(prefix=prefix, author=author, newest=newest, tombstones=tombstones))
         return await export_lines(
             entries,
-            lambda entry: self._docs._blobs.has(entry.hash),
+            self._docs._blobs,
             place,
             contents=contents,
             signatures=signatures,

@@ -79,6 +79,10 @@ class Entry:
         same = mine.id[:2] == theirs.id[:2] and theirs.id.key.startswith(mine.id.key)
         return same and theirs.record.order <= mine.record.order
 
+    def read_by(self, reader: ContentReader) -> Entry:
+        """The same entry, with its content from ``reader``."""
+        return Entry(self.signed, reader, self._cipher)
+
     async def content(self, timeout: float = CONTENT_TIMEOUT) -> bytes:
         """The bytes, fetched from whoever has them; ContentMissing after ``timeout`` seconds. b"" for a tombstone.
 

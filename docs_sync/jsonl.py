@@ -11,7 +11,7 @@ before it are in, it and what follows is not, and the same file, mended, can be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,7 +21,7 @@ from typing import BinaryIO, Protocol
 
 from blake3 import blake3
 
-from ..blobs import UnreadableFile
+from ..blobs import BlobDamaged, Blobs, Hash, NotFound, UnreadableFile
 from ..storage.files import new_file
 from .batch import Batch
 from .doc_entry import Entry
@@ -36,6 +36,7 @@ from .errors import (
     Undecipherable,
 )
 from .jsonl_lines import INLINE, MAX_LINE, BadLine, Line, decode_line, encode_line
+from .keys import NamespaceId
 from .put import Put
 
 __all__ = ["Exported", "Imported", "Progress", "Source", "Target", "export_lines", "import_lines"]
@@ -91,16 +92,16 @@ class Target(Protocol):
 
 async def export_lines(
     entries: AsyncIterator[Entry],
-    has: Callable[[Entry], Awaitable[bool]],
+    blobs: Blobs,
     place: Source,
     *,
     contents: bool,
     signatures: bool,
     progress: Progress | None = None,
 ) -> Exported:
-    """``has`` says whether an entry's content is here. Raises EncryptedDocument where signatures would be of no use."""
+    """Raises EncryptedDocument where signatures would be of no use."""
 
-    async def line_of(entry: Entry) -> Line:
+    async def line_of(entry: Entry, here: _Here) -> Line:
         signed = entry.signed
         stored = entry.key == signed.id.key and entry.size == signed.record.size
         proof = None
@@ -111,10 +112,10 @@ async def export_lines(
         line = Line(
             entry.key, signed.record.hash, signed.record.size, None, signed.id.author, signed.record.timestamp, proof
         )
-        if contents and 0 < entry.size <= INLINE and await has(entry):
+        if contents and 0 < entry.size <= INLINE:
             try:
-                content = await entry.content()
-            except (ContentMissing, Undecipherable):
+                content = await entry.read_by(here).content()
+            except (ContentMissing, Undecipherable, BlobDamaged, NotFound):
                 return line
             line = replace(line, content=content)
             if not stored:
@@ -124,13 +125,34 @@ async def export_lines(
     count = named = 0
     async with _opened_to_write(place) as write:
         async for group in _groups(entries):
-            lines = await asyncio.gather(*map(line_of, group))
+            here = _Here(blobs, await blobs.small([entry.hash for entry in group]) if contents else {})
+            lines = [await line_of(entry, here) for entry in group]
             await write(b"".join(map(encode_line, lines)))
             count += len(lines)
             named += sum(line.content is None and not line.is_tombstone for line in lines)
             if progress is not None:
                 progress(count)
     return Exported(count, named)
+
+
+class _Here:
+    """Reads contents without waiting for those that are not here; ``small`` were read already."""
+
+    def __init__(self, blobs: Blobs, small: Mapping[Hash, bytes]) -> None:
+        self._blobs = blobs
+        self._small = small
+
+    async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes:
+        await self.arrival(namespace, hash, size, timeout)
+        known = self._small.get(hash)
+        return await self._blobs.read(hash) if known is None else known
+
+    async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None:
+        if hash not in self._small and not await self._blobs.has(hash):
+            raise ContentMissing(f"content {hash.short()} is not here")
+
+    async def pieces(self, hash: Hash) -> AsyncIterator[bytes]:
+        yield await self._blobs.read(hash)
 
 
 async def _groups(entries: AsyncIterator[Entry]) -> AsyncIterator[list[Entry]]:
