@@ -6,6 +6,10 @@ and that was lost on its way to us is here after at most 60 seconds and the time
 document changed: when nothing has changed in it for `live.QUIET` seconds, it is compared with one neighbour. And where
 two nodes that share many documents meet, these are compared rather than synced each.
 
+A swarm that was cut in two for long comes apart: each half has neighbours enough and forgets the other. So documents
+are compared, every `SELDOM` seconds, with peers as well that had them and are no neighbours (any more); where they
+differ, `live` joins the swarm through that peer after the sync.
+
 A peer that speaks iroh only knows no digests: `live` sends it reports of our heads instead.
 """
 
@@ -32,9 +36,12 @@ __all__ = ["Asks", "Compared", "Digests"]
 logger = logging.getLogger(__name__)
 
 EVERY = (30.0, 60.0)  # seconds from one digest of everything to the next
+SELDOM = (90.0, 180.0)  # with a peer that is no neighbour
+MAX_APART = 64  # peers that are neighbours in no document and are compared with; the latest
 MAX_SILENCES = 4  # after which a peer that gives no answer, for it speaks iroh only, is asked at 16 times that
 SOON = (0.02, 0.2)  # seconds in which further documents that a peer is asked about get into the same request
 FEW = 16  # documents shared with a peer that are synced at once when it comes; further ones are compared first
+SYNC_ANYWAY = 0.1  # of the digests of everything: a sync finds entries, too, that were forged to cancel out (`keyed`)
 READ_AT_ONCE = 256  # summaries in one read: a few ms
 
 
@@ -54,6 +61,8 @@ class Asks(Protocol):
 @dataclass(slots=True)
 class _Peer:
     shared: dict[NamespaceId, Compared] = field(default_factory=dict)
+    apart: dict[NamespaceId, Compared] = field(default_factory=dict)
+    """It has them too, and is no neighbour there."""
     soon: dict[NamespaceId, tuple[Compared, SyncReason | None]] = field(default_factory=dict)
     """To be compared once, and why to sync where that cannot be."""
     next_at: float = 0.0  # of everything
@@ -79,7 +88,9 @@ class Digests:
         state = self._peers.setdefault(peer, _Peer())
         if not state.shared:
             state.next_at = _now() + self._rng.uniform(*EVERY)
+            state.silences = 0
         state.shared[document.namespace] = document
+        state.apart.pop(document.namespace, None)
         if len(state.shared) <= FEW:
             document.want(peer, "neighbor")
             self._arm(peer, state)
@@ -89,7 +100,21 @@ class Digests:
     def part(self, document: Compared, peer: EndpointId) -> None:
         if (state := self._peers.get(peer)) is not None:
             state.shared.pop(document.namespace, None)
-            self._forget(peer, state)
+            self.remember(document, peer)
+
+    def remember(self, document: Compared, peer: EndpointId) -> None:
+        """The peer has the document, too; where it is no neighbour, compare with it seldom."""
+        state = self._peers.setdefault(peer, _Peer())
+        if document.namespace in state.shared:
+            return
+        if not (state.shared or state.apart):
+            state.next_at = _now() + self._rng.uniform(*SELDOM)
+        state.apart[document.namespace] = document
+        self._arm(peer, state)
+        far = [id for id, each in self._peers.items() if not (each.shared or each.soon or each.asking)]
+        for id in far[:-MAX_APART]:
+            self._peers[id].apart.clear()
+            self._forget(id, self._peers[id])
 
     def compare(self, document: Compared, peer: EndpointId, *, otherwise: SyncReason | None = None) -> None:
         """Once, soon. ``otherwise``: sync without that where the peer cannot compare."""
@@ -106,6 +131,7 @@ class Digests:
         """The document was closed."""
         for peer, state in list(self._peers.items()):
             state.shared.pop(document.namespace, None)
+            state.apart.pop(document.namespace, None)
             state.soon.pop(document.namespace, None)
             self._forget(peer, state)
 
@@ -122,7 +148,7 @@ class Digests:
         await self._tasks.aclose()
 
     def _forget(self, peer: EndpointId, state: _Peer) -> None:
-        if not (state.shared or state.soon or state.asking):
+        if not (state.shared or state.apart or state.soon or state.asking):
             if state.timer is not None:
                 state.timer.cancel()
             self._peers.pop(peer, None)
@@ -147,7 +173,7 @@ class Digests:
         everything = _now() >= state.next_at
         asked = {namespace: document for namespace, (document, _) in soon.items()}
         if everything:
-            asked |= state.shared
+            asked |= state.shared | state.apart
         try:
             for namespace in [id for id, (_, otherwise) in soon.items() if otherwise is not None]:
                 if await self._access.is_restricted(namespace):  # only a sync shows what lets us read
@@ -155,13 +181,16 @@ class Digests:
                     _want_otherwise(peer, soon.pop(namespace))
             differ = await self._links.digest(peer, await self._digests(asked)) if asked else set()
             if differ is None:
-                state.silences = min(state.silences + 1, MAX_SILENCES)
+                if not state.speaks:  # else it is out of reach for a while
+                    state.silences = min(state.silences + 1, MAX_SILENCES)
             else:
                 state.silences, state.speaks = 0, True
                 for namespace, document in asked.items():
                     if bytes(namespace) in differ:
                         document.want(peer, "digest")
                 soon.clear()
+                if everything and state.shared and self._rng.random() < SYNC_ANYWAY:
+                    self._rng.choice(list(state.shared.values())).want(peer, "again")
         except (TidingsError, TimeoutError) as error:
             logger.info("documents are not compared with %s: %s", peer.short(), error)
         finally:
@@ -169,7 +198,8 @@ class Digests:
                 _want_otherwise(peer, each)
             state.asking = False
             if everything:
-                state.next_at = _now() + self._rng.uniform(*EVERY) * 2.0**state.silences
+                delay = self._rng.uniform(*EVERY) * 2.0**state.silences if state.shared else self._rng.uniform(*SELDOM)
+                state.next_at = _now() + delay
             self._forget(peer, state)
             if self._peers.get(peer) is state:
                 self._arm(peer, state)

@@ -353,6 +353,10 @@ class LiveDocument:
         self._downloads.synced(self.namespace, bytes(event.peer))
         if not self.neighbors and self._topic is not None and await self._context.access.is_restricted(self.namespace):
             await self._topic.join_peers([event.peer])  # the sync was where both showed what lets them into the swarm
+        if self.prefix is None and event.peer not in self.neighbors:
+            self._context.digests.remember(self, event.peer)
+            if event.reason == "digest" and self._topic is not None:
+                await self._topic.join_peers([event.peer])  # it had news that never came to us: the swarm is in pieces
         if not is_latest:
             with suppress(TidingsError):  # the disk is full: the sync itself went well
                 await self._store.remember_peer(self.namespace, addr)

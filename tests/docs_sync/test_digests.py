@@ -161,3 +161,27 @@ async def test_few_documents_are_synced_when_a_neighbour_comes_and_many_compared
         digests.leave(document)
     assert not digests._peers or digests._peers[peer].asking
     await digests.aclose()
+
+
+async def test_who_was_a_neighbour_is_still_compared_with(monkeypatch) -> None:
+    """The swarm may have come apart."""
+    monkeypatch.setattr(module, "EVERY", (1000.0, 1000.0))
+    monkeypatch.setattr(module, "SELDOM", (0.05, 0.1))
+    monkeypatch.setattr(module, "MAX_APART", 2)
+    document = Document(1)
+    links = Links({bytes(document.namespace)})
+    peers = [SecretKey.generate().public for _ in range(3)]
+    digests = Digests(links, Store(), Access(), Random(1))
+    for peer in peers:
+        digests.meet(document, peer)
+    document.wanted.clear()
+    for peer in peers:
+        digests.part(document, peer)
+
+    async def compared_often() -> bool:
+        return len(document.wanted) >= 4
+
+    await eventually(compared_often)
+    assert set(document.wanted) == {(peer, "digest") for peer in peers[1:]}
+    digests.leave(document)
+    await digests.aclose()
