@@ -16,6 +16,7 @@ from tidings.docs_sync.native_messages import (
     MAX_NEWS,
     MAX_NEWS_FRAME,
     MAX_REQUEST,
+    MAX_TOLD,
     Accepted,
     Differ,
     Digest,
@@ -26,6 +27,7 @@ from tidings.docs_sync.native_messages import (
     RefusedReason,
     SyncAgain,
     SyncRequest,
+    TellRequest,
     decode_answer,
     decode_news,
     decode_request,
@@ -41,6 +43,8 @@ from tidings.transport.errors import DecodeError
 few = settings(max_examples=60, deadline=None)
 id32 = st.binary(min_size=32, max_size=32)
 prefix = st.binary(min_size=1, max_size=60)
+ENTRY = sign_entry(NAMESPACE, AUTHORS[0], b"key", Record(1, b"\1" * 32, 5))
+values = st.lists(st.builds(Value, st.just(ENTRY), st.sampled_from(ContentStatus)), max_size=5)
 share = st.none() | st.binary(max_size=200)
 revoked = st.lists(st.binary(max_size=100), max_size=5).map(tuple)
 digest = st.builds(Digest, id32, id32, st.integers(0, 2**64 - 1))
@@ -48,13 +52,13 @@ requests = (
     st.builds(SyncRequest, id32, id32, st.none() | prefix, share, revoked)
     | st.builds(DigestRequest, st.lists(digest, max_size=20))
     | st.builds(FollowRequest, id32, prefix, share)
+    | st.builds(TellRequest, id32, values, share)
 )
 answers = (
     st.builds(Accepted, st.none() | id32, revoked, share)
     | st.builds(Differ, st.sets(st.integers(0, 65535), max_size=40).map(sorted))
     | st.builds(Refused, st.sampled_from(RefusedReason), st.text(max_size=500))
 )
-ENTRY = sign_entry(NAMESPACE, AUTHORS[0], b"key", Record(1, b"\1" * 32, 5))
 
 
 @few
@@ -85,6 +89,9 @@ def test_the_largest_of_each_fits():
     entry = sign_entry(NAMESPACE, AUTHORS[0], b"k" * MAX_KEY_SIZE, Record(1, b"\1" * 32, 2**62))
     news = News([Value(entry, ContentStatus.COMPLETE)] * MAX_NEWS, [])
     assert decode_news(encode_news(news)) == news
+    told = [Value(entry, ContentStatus.COMPLETE)] * (MAX_TOLD // (len(bytes(entry.id)) + 250))
+    tell = TellRequest(DOCUMENT, told, b"s" * 4096)
+    assert decode_request(encode_request(tell)) == tell
 
 
 structures = st.recursive(
@@ -222,6 +229,7 @@ OURS = {
         DigestRequest([Digest(DOCUMENT, b"\4" * 32, 5)])
     ),
     "answer differ, the first": encode_answer(Differ([0])),
+    "request tell, no entry": encode_request(TellRequest(DOCUMENT, [])),
     'request follow, prefix "photos/"': encode_request(FollowRequest(DOCUMENT, b"photos/")),
     "answer yes, to follow": encode_answer(Accepted()),
     "news, the content 05 32 times": encode_news(News([], [b"\5" * 32])),
@@ -241,6 +249,6 @@ def test_the_page_has_our_bytes():
 
 
 def test_the_page_has_all_words():
-    keys = {key for data in list(OURS.values())[:9] for key in msgpack.unpackb(data)}
+    keys = {key for data in list(OURS.values())[:10] for key in msgpack.unpackb(data)}
     for word in keys | {reason.value for reason in RefusedReason if reason is not RefusedReason.UNKNOWN}:
         assert f"`{word}`" in PAGE, word
