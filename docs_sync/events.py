@@ -130,8 +130,10 @@ class EventStream:
 class EventHub:
     """All subscribers of a document. One that nobody holds any more is forgotten."""
 
+    __slots__ = ("_closed", "_streams")
+
     def __init__(self) -> None:
-        self._streams: WeakSet[EventStream] = WeakSet()
+        self._streams: WeakSet[EventStream] | None = None  # which is large
         self._closed = False
 
     def subscribe(self) -> EventStream:
@@ -140,6 +142,8 @@ class EventHub:
         return stream
 
     def add(self, stream: EventStream) -> None:
+        if self._streams is None:
+            self._streams = WeakSet()
         self._streams.add(stream)
         if self._closed:
             stream.close()
@@ -150,10 +154,10 @@ class EventHub:
         return bool(self._streams)
 
     def publish(self, event: DocEvent) -> None:
-        for stream in self._streams:
+        for stream in self._streams or ():
             stream.push(event)
 
     def close(self) -> None:
         self._closed = True
-        for stream in self._streams:
+        for stream in self._streams or ():
             stream.close()

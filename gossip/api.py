@@ -178,7 +178,7 @@ class Topic:
         self._check()
         try:
             async with asyncio.timeout(timeout):
-                await self._joined.has_neighbors.wait()
+                await self._joined.joined()
         except TimeoutError:
             raise JoinTimeout(
                 f"no peer of topic {self.id[:5].hex()} answered within {timeout:g} s: check that a bootstrap peer is"

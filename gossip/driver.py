@@ -51,10 +51,23 @@ class JoinedTopic:
         self.id = id
         self.core = core
         self.subscriptions: list[Sink] = []
-        self.has_neighbors = asyncio.Event()
+        self._has_neighbors: asyncio.Event | None = None
         self.wake: asyncio.TimerHandle | None = None
         self.admission = Admission()
         self.asked: dict[bytes, asyncio.Task[bool]] = {}
+
+    async def joined(self) -> None:
+        """Return once there is a neighbour."""
+        if not self.core.neighbors:
+            if self._has_neighbors is None:
+                self._has_neighbors = asyncio.Event()
+            await self._has_neighbors.wait()
+
+    def note_neighbors(self) -> None:
+        """A neighbour may have come."""
+        if self._has_neighbors is not None and self.core.neighbors:
+            self._has_neighbors.set()
+            self._has_neighbors = None
 
     def emit(self, event: Event) -> None:
         for subscription in self.subscriptions:
@@ -86,8 +99,7 @@ class Driver:
             self._sweeper = asyncio.create_task(self._sweep(), name="gossip sweep")
         topic = self._topics.get(id)
         if topic is None:
-            rng = Random(self._rng.getrandbits(64))  # noqa: S311 - chance among peers, not a secret
-            topic = JoinedTopic(id, TopicCore(self._me, self._config, rng))
+            topic = JoinedTopic(id, TopicCore(self._me, self._config, self._rng))
             topic.core.set_data(self._data)
             self._topics[id] = topic
         for peer in topic.core.neighbors:
@@ -189,11 +201,9 @@ class Driver:
                 case Deliver(peer, content, round):
                     topic.emit(Received(content, EndpointId(peer), round))
                 case Up(peer):
-                    topic.has_neighbors.set()
+                    topic.note_neighbors()
                     topic.emit(NeighborUp(EndpointId(peer)))
                 case Down(peer):
-                    if not topic.core.neighbors:
-                        topic.has_neighbors.clear()
                     topic.emit(NeighborDown(EndpointId(peer)))
                 case Learned(peer, data):
                     self._learn(peer, data)

@@ -32,4 +32,4 @@ async def test_forgotten_subscribers_cost_nothing() -> None:
     hub = EventHub()
     hub.subscribe()
     hub.publish(PendingContentReady())
-    assert len(hub._streams) == 0
+    assert not hub.is_heard
