@@ -54,6 +54,7 @@ async def test_a_lost_message_is_repaired_once_it_is_quiet(tmp_path: Path, monke
 
 async def test_a_lost_message_is_repaired_by_the_periodic_digest(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "EVERY", (0.2, 0.4))
+    monkeypatch.setattr(module, "SYNC_ANYWAY", 0.0)
     monkeypatch.setattr(live, "QUIET", 1000.0)
     lost = lose(monkeypatch, b"lost")
     async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
@@ -163,13 +164,28 @@ async def test_few_documents_are_synced_when_a_neighbour_comes_and_many_compared
     await digests.aclose()
 
 
+async def test_now_and_then_a_document_that_seems_equal_is_synced(monkeypatch) -> None:
+    monkeypatch.setattr(module, "EVERY", (0.01, 0.02))
+    documents = [Document(n) for n in range(5)]
+    peer = SecretKey.generate().public
+    digests = Digests(Links(), Store(), Access(), Random(1))
+    for document in documents:
+        digests.share(document, peer)
+
+    async def each_was_synced() -> bool:
+        return all((peer, "again") in document.wanted for document in documents)
+
+    await eventually(each_was_synced)
+    await digests.aclose()
+
+
 async def test_who_was_a_neighbour_is_still_compared_with(monkeypatch) -> None:
     """The swarm may have come apart."""
     monkeypatch.setattr(module, "EVERY", (1000.0, 1000.0))
     monkeypatch.setattr(module, "SELDOM", (0.05, 0.1))
     monkeypatch.setattr(module, "MAX_APART", 2)
     document = Document(1)
-    links = Links({bytes(document.namespace)})
+    links = Links(*[{bytes(document.namespace)}] * 100)
     peers = [SecretKey.generate().public for _ in range(3)]
     digests = Digests(links, Store(), Access(), Random(1))
     for peer in peers:
