@@ -170,7 +170,7 @@ async def test_now_and_then_a_document_that_seems_equal_is_synced(monkeypatch) -
     peer = SecretKey.generate().public
     digests = Digests(Links(), Store(), Access(), Random(1))
     for document in documents:
-        digests.share(document, peer)
+        digests.meet(document, peer)
 
     async def each_was_synced() -> bool:
         return all((peer, "again") in document.wanted for document in documents)
