@@ -29,7 +29,7 @@ from .doc_entry import Entry
 from .download import Downloads
 from .encryption import DocumentCipher
 from .entry import SignedEntry
-from .errors import InvalidEntry
+from .errors import InvalidEntry, SyncViolation, TooFarAhead
 from .events import (
     ContentReady,
     EventHub,
@@ -45,6 +45,7 @@ from .keys import NamespaceId
 from .messages import MAX_OP_SIZE, Op, Put, SyncReport, decode_op, encode_op
 from .messages import ContentReady as ContentReadyOp
 from .native import IncomingSync
+from .part import in_part
 from .reconcile import ContentStatus, Tally, Value
 from .sessions import SessionContext, Sessions
 from .status import PeerStatus, Synced
@@ -179,7 +180,7 @@ class LiveDocument:
         """This node wrote ``entry``: it is durable, tell everybody."""
         if self._events.is_heard:
             self._events.publish(InsertLocal(Entry(entry, self._downloads, self.cipher)))
-        self._broadcast(Put(entry))
+        self.pass_on(entry)
         self.changed()
 
     def changed(self) -> None:
@@ -311,6 +312,37 @@ class LiveDocument:
                 stored.setdefault(peer, []).append(Value(entry, status))
         for peer, values in stored.items():
             await self.stored(peer, values, received.missing)
+
+    async def take_values(self, peer: EndpointId, values: Sequence[Value]) -> list[Value]:
+        """Entries that a tidings peer has stored: those that are new here, durable and told to the program.
+
+        Raises SyncViolation where one is such as none would store; the others are in.
+        """
+        good = [each for each in values if self.prefix is None or in_part(each.entry.id.key, self.prefix)]
+        wrong: InvalidEntry | str | None = None if len(good) == len(values) else "an entry outside of the part"
+        received = await self._store.insert(self.namespace, [each.entry for each in good])
+        stored: list[Value] = []
+        for value, outcome in zip(good, received.outcomes, strict=True):
+            if not isinstance(outcome, InvalidEntry):
+                if outcome.stored:
+                    stored.append(value)
+            elif isinstance(outcome, TooFarAhead):  # one of the two clocks is wrong, which is nobody's malice
+                logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
+            else:
+                wrong = outcome
+        if stored:
+            await self.stored(peer, stored, received.missing)
+        if wrong is not None:
+            raise SyncViolation(f"the peer sent what no node stores: {wrong}", peer=peer)
+        return stored
+
+    async def told(self, peer: EndpointId, values: Sequence[Value]) -> None:
+        """A partial replica brings what it wrote. Raises SyncViolation."""
+        for entry, _ in await self.take_values(peer, values):
+            self.pass_on(entry)
+
+    def pass_on(self, entry: SignedEntry) -> None:
+        self._broadcast(Put(entry))
 
     async def _is_news(self, heads: Mapping[bytes, int]) -> bool:
         """Whether the peer has something newer of some author. What lies in the far future cannot be valid."""

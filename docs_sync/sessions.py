@@ -351,7 +351,7 @@ class Sessions:
             del self._records[next(iter(self._records))]
         event = SyncFinished(peer, reason, started, finished, *_moved(tally), error or None, prefix)
         try:
-            await self._host.synced(event, tally)  # first: who has waited may close the node, and the peer is remembered
+            await self._host.synced(event, tally)  # remembers the peer: who has waited may close the node at once
         finally:
             for waiter in [waiter for waiter in self._waiters if waiter.awaits(peer)]:
                 received, sent = waiter.moved.get(peer, (0, 0))
