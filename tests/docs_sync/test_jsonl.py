@@ -247,3 +247,21 @@ async def test_a_content_that_comes_later_is_named(tmp_path):
         out.seek(0)
         assert (await other.import_jsonl(out)).written == 1
         assert bytes((await other.get("later")).hash) == bytes(32)
+
+
+async def test_of_an_encrypted_document(tmp_path):
+    async with node(tmp_path) as a:
+        doc = await a.docs.create(encrypted=True)
+        values = {b"a/small": b"1", b"a/large": bytes(30_000)}
+        for key, value in values.items():
+            await doc.set(key, value)
+        assert (await doc.export_jsonl(tmp_path / "plain", prefix="a/")).named == 0
+        with pytest.raises(errors.EncryptedDocument):
+            await doc.export_jsonl(tmp_path / "signed", signatures=True)
+        assert not (tmp_path / "signed").exists()
+        for other in (await a.docs.create(), await a.docs.create(encrypted=True)):
+            assert (await other.import_jsonl(tmp_path / "plain")).written == 2
+            assert await contents(other) == values
+        await doc.export_jsonl(tmp_path / "named", contents=False)
+        with pytest.raises(errors.BadImport, match="line 1"):
+            await other.import_jsonl(tmp_path / "named")
