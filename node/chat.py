@@ -19,7 +19,6 @@ from ..gossip import NeighborDown, NeighborUp, Received
 from ..gossip.errors import JoinTimeout
 from ..transport import EndpointTicket
 from .command import Context
-from .node import Node
 from .output import printable
 
 __all__ = ["talk"]
@@ -34,7 +33,7 @@ READ = 65_536  # bytes
 async def talk(context: Context, room: str, tickets: list[str], name: str) -> None:
     peers = [EndpointTicket.parse(ticket).addr for ticket in tickets]
     output = context.output
-    async with Node.open(context.directory, bind=context.bind) as node:
+    async with context.open_node() as node:
         ticket = str(EndpointTicket(node.addr()))
         output.event("ticket", f"Others join with: tidings chat {room!r} {ticket}", ticket=ticket)
         async with await node.gossip.subscribe(f"tidings chat {room}", bootstrap=peers) as topic:

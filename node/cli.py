@@ -40,21 +40,36 @@ def options(
     bind: Annotated[
         list[str] | None, typer.Option(help="Address and port to listen on, such as 127.0.0.1:0; once a family.")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of a PostgreSQL database, postgresql+psycopg://user@host/database, that nodes share.",
+            envvar="TIDINGS_DATABASE",
+            show_default="a file in the node's directory",
+        ),
+    ] = None,
+    blobs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of large contents, which nodes of one database share.",
+            envvar="TIDINGS_BLOBS",
+            show_default="in the node's directory",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log to standard error.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
     directory = node or platformdirs.user_data_path("tidings")
-    context.obj = Context(directory, tuple(bind or ANY), Output(json))
+    context.obj = Context(directory, tuple(bind or ANY), Output(json), database, blobs)
 
 
 @app.command()
 def id(context: typer.Context) -> None:
     """Print this node's id: the key that others dial."""
-    from .node import Node
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             context.obj.output.result(str(node.id), id=str(node.id), addresses=[str(a) for a in node.addr().direct])
 
     run(command)

@@ -12,7 +12,6 @@ from ..docs_sync import Doc, DocTicket
 from ..errors import UsageError
 from ..transport import EndpointId
 from .command import run
-from .node import Node
 
 __all__ = ["list_shares", "restrict", "revoke", "ticket_of"]
 
@@ -51,7 +50,7 @@ def list_shares(context: typer.Context, doc: DocId) -> None:
     """Print the shares that this node has issued, until they expire."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             document = await node.docs.open(doc)
             for share in await document.shares():
                 reader = "whoever has the ticket" if share.reader is None else str(share.reader)
@@ -77,7 +76,7 @@ def revoke(
     """End a share. Other nodes hear of it when they sync; what its holder has read it keeps."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             await (await node.docs.open(doc)).revoke(share)
             context.obj.output.result("revoked", revoked=share)
 
@@ -92,7 +91,7 @@ def restrict(
     """Answer only to who holds the document's secret or a share, on all nodes that hear of it."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             await (await node.docs.open(doc)).restrict(not off)
             context.obj.output.result("open to all" if off else "restricted", restricted=not off)
 

@@ -31,7 +31,6 @@ from .command import Context, run
 from .doc_access import list_shares, restrict, revoke, ticket_of
 from .doc_output import described, row, tell, when
 from .doc_transfer import export_document, import_document
-from .node import Node
 from .output import Output
 
 __all__ = ["app"]
@@ -58,7 +57,7 @@ class Sort(StrEnum):
 
 @asynccontextmanager
 async def opened(context: Context, id: str) -> AsyncIterator[Doc]:
-    async with Node.open(context.directory, bind=context.bind) as node:
+    async with context.open_node() as node:
         yield await node.docs.open(id)
 
 
@@ -71,7 +70,7 @@ def new(
     """Make a document and print its id."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             doc = await node.docs.create(encrypted=encrypted, restricted=restricted)
             context.obj.output.result(str(doc.id), id=str(doc.id))
 
@@ -83,7 +82,7 @@ def list_documents(context: typer.Context) -> None:
     """Print the documents of this node."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             async for doc in node.docs.list():
                 rights = "write" if doc.can_write else "read"
                 context.obj.output.result(f"{doc.id}  {rights}", id=str(doc.id), rights=rights)
@@ -101,7 +100,7 @@ def set_key(
     """Store a value at a key."""
 
     async def command() -> None:
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             document = await node.docs.open(doc)
             if value.startswith("@"):
                 entry = await document.set_path(os.fsencode(key), value[1:])
@@ -330,7 +329,7 @@ def join(
 
     async def command() -> None:
         parsed = DocTicket.parse(ticket)
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             document = await node.docs.join(parsed, timeout=timeout)
             entries = [entry async for entry in document.entries(newest=True)]
             for entry in entries:

@@ -16,7 +16,6 @@ from rich.console import Console
 from ..docs_sync import AuthorId, Copied, FileCopied
 from ..errors import UsageError
 from .command import Context, run
-from .node import Node
 from .output import printable
 
 __all__ = ["export_document", "import_document"]
@@ -49,7 +48,7 @@ def export_document(
 
     async def command() -> None:
         output = context.obj.output
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             document = await node.docs.open(doc)
             with counting("entries exported") as count:
                 if folder:
@@ -96,7 +95,7 @@ def import_document(
         is_folder = place != "-" and await asyncio.to_thread(Path(place).is_dir)
         if prefix and not is_folder:
             raise UsageError("--prefix is for a folder: lines have whole keys")
-        async with Node.open(context.obj.directory, bind=context.obj.bind) as node:
+        async with context.obj.open_node() as node:
             document = await node.docs.open(doc)
             with counting("imported") as count:
                 if is_folder:

@@ -36,7 +36,7 @@ JOIN_TIMEOUT = 10.0  # seconds until we go on without the peers of the ticket
 async def sync_folder(context: Context, folder: Path, ticket: str | None) -> None:
     """Runs until it is cancelled."""
     parsed = None if ticket is None else DocTicket.parse(ticket)
-    async with Node.open(context.directory, bind=context.bind) as node:
+    async with context.open_node() as node:
         doc = await _document(context, node, folder, parsed)
         text = str(doc.ticket(write=True))
         context.output.event(
