@@ -7,6 +7,7 @@ from docs_net import contents, eventually, node
 from tidings.docs_sync import DocTicket, NeighborUp, SyncFinished, access, errors
 from tidings.docs_sync.query import Query
 from tidings.transport import SecretKey
+from tidings.transport.stream import RecvStream
 
 
 async def rows(where, doc):
@@ -60,6 +61,33 @@ async def test_only_the_part_is_sent_and_stored(tmp_path) -> None:
         other = await a.docs.create_author()
         await mine.set("photos", b"an ancestor", author=other)
         await eventually(lambda: theirs.get("photos"))
+
+
+async def test_the_rest_is_not_sent(tmp_path, monkeypatch) -> None:
+    received = {}
+    on_data = RecvStream.on_data
+
+    def count(self, data, end):
+        sender = self._connection.remote_id
+        received[sender] = received.get(sender, 0) + len(data)
+        on_data(self, data, end)
+
+    monkeypatch.setattr(RecvStream, "on_data", count)
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b:
+        mine = await a.docs.create()
+        async with mine.batch() as batch:
+            for n in range(5000):
+                await batch.set(f"papers/{n}", b"paper %d" % n)
+            await batch.set("photos/1", b"photo")
+        theirs = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        await followed(theirs)
+        for n in range(200):
+            await mine.set(f"papers/more/{n}", b"paper %d" % n)
+        await mine.set("photos/2", b"photo")
+        await eventually(lambda: theirs.get("photos/2"))
+        await theirs.synced()
+        assert len(await rows(b, theirs)) == 2
+        assert received[a.id] < 10_000  # 5,200 entries are a megabyte
 
 
 async def test_deletions_above_the_prefix_apply(tmp_path) -> None:
@@ -257,6 +285,10 @@ async def test_an_encrypted_document_in_part(tmp_path) -> None:
         await eventually(lambda: mine.get("photos/3"))
         with pytest.raises(errors.NotHeld):
             await theirs.set("papers/2", b"v")
+        for prefix in ("p", "photos", ""):
+            with pytest.raises(errors.NotHeld):
+                await theirs.delete(prefix)
+        assert await theirs.delete("photos/") == 1  # its own
 
 
 async def test_many_writes_at_once_arrive(tmp_path) -> None:
