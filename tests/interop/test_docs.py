@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 from tidings.docs_sync import ContentReady, InsertRemote
-from tidings.docs_sync.errors import ReadOnly
+from tidings.docs_sync.errors import ReadOnly, SyncRefused
+from tidings.docs_sync.native_messages import Digest
 
 from .rust import needs
 
@@ -131,3 +132,18 @@ async def test_a_delete_of_ours_goes_there_and_stays(node, aster):
     await aster.do("doc_sync", doc=joined["doc"], peers=[str(node.id)])
     await asyncio.sleep(1)
     assert [entry.key async for entry in ours.entries()] == [b"notes"]
+
+
+async def test_a_rust_node_gets_a_connection_for_each_sync_and_no_digest(node, aster):
+    """It takes the second of the two protocols that a dial offers."""
+    theirs, _ = await rust_document(aster, [(b"a", b"1")])
+    doc = await node.docs.join(await aster.do("doc_share", doc=theirs, mode="write"), timeout=20)
+    (peer,) = [status.peer for status in (await doc.status()).peers]
+    links = node.docs._links
+    assert links._connections.speaks_iroh_only(peer)
+    assert await links.digest(peer, [Digest(bytes(doc.id), bytes(32), 1)]) is None
+    assert not links._connections._open
+    with pytest.raises(SyncRefused, match="iroh"):
+        await links.open_sync(peer, doc.id, None, b"prefix")
+    await doc.set("b", b"2")
+    assert (await doc.synced(peer)).peer == peer
