@@ -26,6 +26,7 @@ from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointAddr, EndpointId
 from .access import RECHECK, Access, AccessControl, IssuedShare, share_id
 from .batch import Batch, checked_hash
+from .beside import Beside
 from .capability import Capability
 from .content_store import ContentStore
 from .dialer import Dialer
@@ -101,6 +102,7 @@ class Docs:
             endpoint, self._store, self._links, rng, Dialer(rng), digests, self._access, self._followers
         )
         self._contents = ContentStore(database)
+        self._beside = Beside(self._store)
         self._downloads = Downloads(blobs, self._contents, rng, now_us)
         self._history = History(database, now_us)
         self._open: dict[NamespaceId, Doc] = {}
@@ -237,6 +239,7 @@ class Docs:
         await self._context.tasks.aclose()
         await self._links.aclose()
         await self._followers.aclose()
+        await self._beside.aclose()
         await self._tasks.aclose()
         await self._downloads.aclose()
         await self._store.aclose()
@@ -579,6 +582,8 @@ class Doc:
 
     def events(self) -> EventStream:
         """What happens from now on. Ends when the document is closed."""
+        docs = self._docs
+        docs._beside.hear(self.id, self._events, lambda signed: Entry(signed, docs._downloads, self._cipher))
         return self._events.subscribe()
 
     def ticket(self, *, write: bool = False) -> DocTicket:
