@@ -28,7 +28,7 @@ from .access import RECHECK, Access, AccessControl, IssuedShare, share_id
 from .batch import Batch, checked_hash
 from .beside import Beside
 from .capability import Capability
-from .content_store import ContentStore
+from .content_store import Content, ContentCounts, ContentState, ContentStore
 from .dialer import Dialer
 from .digests import Digests
 from .doc_entry import CONTENT_TIMEOUT, Entry, pack_value
@@ -57,6 +57,8 @@ from .native import IncomingSync, Links
 from .native_messages import FollowRequest, RefusedReason
 from .part import holds
 from .partial import PartialDocument, check_held, check_same_part, stored_prefix
+from .plain_contents import plain_contents, plain_policy, stored_policy
+from .policy import DownloadPolicy
 from .put import Put
 from .query import Query
 from .sessions import SessionContext
@@ -151,12 +153,20 @@ class Docs:
                     await asyncio.sleep(0)
             return docs
 
-    async def join(self, ticket: DocTicket | str, *, prefix: str | bytes | None = None, timeout: float = 30.0) -> Doc:
+    async def join(
+        self,
+        ticket: DocTicket | str,
+        *,
+        prefix: str | bytes | None = None,
+        policy: DownloadPolicy | None = None,
+        timeout: float = 30.0,
+    ) -> Doc:
         """Get a document from those who have it; returns when the first sync is done.
 
         With ``prefix`` this node holds a *partial replica*: the keys that start with it and, of each author, what at
         prefixes of it may delete there; nothing else is sent or stored. The nodes of the ticket have to be tidings
-        nodes. Without, a partial replica that is here becomes whole.
+        nodes. Without, a partial replica that is here becomes whole. ``policy``: which contents are fetched, from the
+        first on; see `Doc.set_download_policy`.
 
         Raises InvalidTicket, BadShare where the ticket was made for another node, OtherPart where this node holds
         something else of the document, EncryptedDocument where the prefix does not end in "/" there, and SyncTimeout
@@ -176,6 +186,8 @@ class Docs:
         check_same_part(rules.prefix, part)
         if rules.prefix is not None and part is None:
             rules = await self._widen(ticket.id)
+        if policy is not None:
+            await Doc(self, ticket.id, rules).set_download_policy(policy)
         doc = await self._go_live(ticket.id, peers)
         doc._learn(rules)
         if peers:  # else it is our own ticket: everything that it names is here
@@ -195,6 +207,13 @@ class Docs:
                 await doc._stop()
             await self._store.drop(id)
             self._access.forget(id)
+
+    def protected_hashes(self) -> AsyncIterator[Hash]:
+        """The contents that entries of any document name, superseded ones that are kept included; some twice.
+
+        What collects garbage among the blobs leaves these.
+        """
+        return self._contents.protected_hashes()
 
     # Authors.
 
@@ -562,6 +581,31 @@ class Doc:
         """What was at ``key`` before, of all authors and tombstones included, the newest first. See `history`."""
         return self._docs._history.read(self.id, self._raw_key(key), self._entry)
 
+    async def download_policy(self) -> DownloadPolicy:
+        """Which contents this node fetches as their entries come; all, unless it was told otherwise."""
+        return plain_policy(await self._docs._contents.policy(self.id), self._cipher)
+
+    async def set_download_policy(self, policy: DownloadPolicy) -> None:
+        """Change it, also of a document that is not open: this node's own choice, kept over restarts.
+
+        ``DownloadPolicy.nothing_except(["prefix:utf8:photos/"])``, ``DownloadPolicy.everything_except([...])``. What it
+        wants and is not here is fetched now; what it leaves out stays where it is here, and comes when it is read.
+        Raises BadPolicy where a prefix does not end in "/" in an encrypted document.
+        """
+        await self._docs._contents.set_policy(self.id, stored_policy(policy, self._cipher))
+        self._docs._downloads.policy_changed(self.id)
+
+    def contents(self, state: ContentState | None = None) -> AsyncIterator[Content]:
+        """What became of the contents that came from others: wanted, failed, or had, in the order of their hashes.
+
+        One that was had is forgotten after a day; what this node wrote itself is not among them.
+        """
+        return plain_contents(self._docs._contents.contents(self.id, state), self._cipher)
+
+    async def content_counts(self) -> ContentCounts:
+        """How many `contents` there are of each state. Reads them all, though not their entries."""
+        return await self._docs._contents.counts(self.id)
+
     async def synced(self, peer: EndpointId | str | None = None, *, timeout: float = 30.0) -> Synced:
         """Sync in full with ``peer``, or with whichever answers first, now and before anything else that is to be
         synced; return when a sync that began after this call is done. What the peer had then is here.
@@ -737,6 +781,8 @@ class Doc:
         if doc is not None and doc._live is not None:
             for each in written:
                 doc._live.inserted(each.entry)
+            named = sum(1 for entry in entries if entry.size and entry.content is None)
+            self._docs._downloads.stored(self.id, named, (), b"")
         return [self._entry(each.entry) for each in written], sum(each.removed for each in written)
 
     async def _keep_signed(
@@ -753,6 +799,7 @@ class Doc:
             for entry, outcome in zip(entries, received.outcomes, strict=True):
                 if isinstance(outcome, Put) and outcome.stored:
                     doc._live.inserted(entry)
+            self._docs._downloads.stored(self.id, len(received.missing), (), b"")
         return received.outcomes
 
     def _entry(self, signed: SignedEntry) -> Entry:

@@ -37,7 +37,8 @@ SETTLED_AT_ONCE = 1000  # outcomes in one transaction
 PAUSE = 5.0  # seconds after the store failed: the disk is full
 TEND_EVERY = 30.0  # seconds between two looks for what nobody names any more
 MANY = 64  # contents that are offered together and left to be found when they are due
-RUSH = 1000  # entries that came together are a large sync
+RUSH = 500  # entries that come within RUSH_WITHIN seconds are a large sync
+RUSH_WITHIN = 1.0
 RUSH_LINGERS = 3.0  # seconds until it counts as over: a message of it may take as long
 RUSH_PACE = 1.0  # seconds between two requests meanwhile
 
@@ -71,6 +72,8 @@ class Downloads:
         self._paused_until = 0.0
         self._rush_until = 0.0
         self._rush_next = 0.0
+        self._counted = 0
+        self._counted_from = 0.0
         self._work = asyncio.Event()
         self._settle = asyncio.Event()
         self._chores = asyncio.Event()
@@ -93,7 +96,10 @@ class Downloads:
     def stored(self, document: NamespaceId, missing: int, offered: Sequence[bytes], peer: bytes) -> None:
         """Entries were stored of which ``missing`` have contents that are not here; ``peer`` has those ``offered``."""
         now = _now()
-        if missing >= RUSH:
+        if now - self._counted_from > RUSH_WITHIN:
+            self._counted_from, self._counted = now, 0
+        self._counted += missing
+        if self._counted >= RUSH:
             self._rush_until = now + RUSH_LINGERS
         if missing:
             self._due.news(bytes(document), now)

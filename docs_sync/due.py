@@ -69,7 +69,8 @@ class DueContents:
 
     def news(self, document: bytes, now: float) -> None:
         """The store wants more contents of the document, and waits a moment for announcements."""
-        if document in self._documents:
+        if (state := self._documents.get(document)) is not None:
+            state.untried = True
             self._untold.add(document)
             self._look(document, now + UNANNOUNCED_US / 1e6)
 
@@ -225,7 +226,8 @@ class DueContents:
             state.hasten -= early
             if self._take(document, row) or row.hash in self._wanted:
                 continue
-            if early and not (row.named and row.changed_us + HASTEN_REST_US <= state.hastened_us):
+            rested = not row.attempts or row.changed_us + HASTEN_REST_US <= state.hastened_us
+            if early and not (row.named and rested):
                 self.later(document, now + (row.due_us - now_us) / 1e6)
             elif row.named:
                 self._wanted.add(document, row.hash, row.size, row.attempts, Rank.DUE)
