@@ -79,16 +79,21 @@ class Changes:
         self._database = database
         self._waiting: dict[bytes, set[Waiter]] = {}
         self._tasks = Tasks()
+        self._observer: Callable[[bytes], None] | None = None
         self._listening = False
         self._closed = False
+
+    def observe(self, observer: Callable[[bytes], None]) -> None:
+        """Have ``observer`` called with each document that changed, or may have, whoever changed it; it must not wait.
+        What another process changes is told only as long as its notices come through."""
+        self._observer = observer
+        self._listen_where_shared()
 
     @contextmanager
     def waiter(self, namespace: bytes) -> Iterator[Waiter]:
         waiter = Waiter()
         waiter.over = self._closed
-        if self._database.is_shared and not self._listening and not self._closed:
-            self._listening = True
-            self._tasks.start(self._listen(), "changes of documents")
+        self._listen_where_shared()
         self._waiting.setdefault(namespace, set()).add(waiter)
         try:
             yield waiter
@@ -101,6 +106,8 @@ class Changes:
         """The document changed, or may have."""
         for waiter in self._waiting.get(namespace, ()):
             waiter.wake()
+        if self._observer is not None and not self._closed:
+            self._observer(namespace)
 
     def end(self, namespace: bytes) -> None:
         """The document was closed."""
@@ -113,6 +120,11 @@ class Changes:
         for namespace in self._waiting:
             self.end(namespace)
         await self._tasks.aclose()
+
+    def _listen_where_shared(self) -> None:
+        if self._database.is_shared and not self._listening and not self._closed:
+            self._listening = True
+            self._tasks.start(self._listen(), "changes of documents")
 
     async def _listen(self) -> None:
         while True:

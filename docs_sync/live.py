@@ -181,10 +181,9 @@ class LiveDocument:
         if self._events.is_heard:
             self._events.publish(InsertLocal(Entry(entry, self._downloads, self.cipher)))
         self.pass_on(entry)
-        self.changed()
 
     def changed(self) -> None:
-        """Entries were stored, by whomever: see whether a neighbour has the same once it is quiet."""
+        """Entries were stored, also by another process: see whether a neighbour has the same once it is quiet."""
         self._changed_at = _now()
         if self.neighbors and self._quiet_timer is None:
             self._quiet_timer = _later(QUIET, self._quiet)
@@ -354,7 +353,6 @@ class LiveDocument:
 
     async def stored(self, peer: EndpointId, values: Sequence[Value], missing: Set[bytes]) -> None:
         """Entries of others are durable: tell the program, and want their contents."""
-        self.changed()
         heard = self._events.is_heard
         offered: list[bytes] = []
         for index, (entry, theirs) in enumerate(values, 1):
