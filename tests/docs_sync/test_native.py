@@ -4,8 +4,8 @@ import asyncio
 
 import msgpack
 import pytest
-from native_net import ID, WRITER, by_id, pair, peer, run, signed, until
-from tidings.docs_sync import connections, exchange, native
+from native_net import ID, WRITER, pair, peer, run, signed, until
+from tidings.docs_sync import exchange, native
 from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.errors import NotAllowed, SyncRefused, SyncViolation
 from tidings.docs_sync.messages import AbortReason, Check, Init, Sync, encode_sync
@@ -31,7 +31,7 @@ from tidings.docs_sync.native_messages import (
 from tidings.docs_sync.ranges import IdRange
 from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Value
 from tidings.transport import frame
-from tidings.transport.errors import ConnectionClosed, DecodeError, StreamReset, Unreachable
+from tidings.transport.errors import ConnectionClosed, DecodeError, StreamReset
 from tidings.transport.framing import read_frame
 
 WHOLE = IdRange(bytes(64), bytes(64))
@@ -50,114 +50,6 @@ async def test_a_sync(mine, theirs):
         await until(lambda: b.served)
         assert (tally.received, tally.sent) == (b.served[0].sent, b.served[0].received)
         assert len(a.stored) == tally.stored
-
-
-async def test_all_goes_over_one_connection_whoever_dialled():
-    async with pair() as (a, b):
-        for n in range(3):
-            await a.store.insert(ID, [signed(b"a%d" % n, n + 1)])
-            await b.store.insert(ID, [signed(b"b%d" % n, n + 1)])
-            await a.sync_with(b)
-            await b.sync_with(a)
-            assert await b.links.digest(a.id, [digest := Digest(bytes(ID), bytes(32), 3)]) == {bytes(ID)}
-            assert await a.links.digest(b.id, [digest]) == {bytes(ID)}
-        assert len(a.connections()) == len(b.connections()) == 1
-        assert a.connections()[0].alpn == Links.ALPN
-
-
-async def test_many_at_once_share_a_dial():
-    async with pair() as (a, b):
-        await b.store.insert(ID, run(0, 20))
-        await asyncio.gather(*(a.sync_with(b) for _ in range(20)))
-        assert len(a.connections()) == len(b.connections()) == 1
-
-
-async def test_two_that_dial_at_once_keep_the_connection_of_the_smaller_id(monkeypatch):
-    monkeypatch.setattr(connections, "DRAINED", 0.05)
-    async with pair() as (a, b):
-        await a.store.insert(ID, run(0, 20))
-        await b.store.insert(ID, run(10, 20))
-        await asyncio.gather(a.sync_with(b), b.sync_with(a))
-        assert await a.store.summary(ID) == await b.store.summary(ID)
-        await until(lambda: len(a.connections()) == len(b.connections()) == 1)
-        await a.sync_with(b)
-        await b.sync_with(a)
-        assert len(a.connections()) == len(b.connections()) == 1
-        small, large = by_id(a, b)
-        if small.connections()[0].is_client is not True:  # one was ready before the other dialled
-            assert large.connections()[0].is_client
-
-
-async def test_crossing_dials_end_with_one_connection(monkeypatch):
-    """Both are open before either side knows of the other's."""
-    monkeypatch.setattr(connections, "DRAINED", 0.05)
-    async with pair() as (a, b):
-        one, other = await asyncio.gather(a.endpoint.connect(b.id, Links.ALPN), b.endpoint.connect(a.id, Links.ALPN))
-        for side, connection in ((a, one), (b, other)):
-            side.links._connections._keep(connection)
-            side.links._start_serving(connection)
-        await until(lambda: len(a.connections()) == len(b.connections()) == 1)
-        small, _ = by_id(a, b)
-        assert small.connections()[0].is_client
-
-
-async def test_an_unused_connection_is_closed(monkeypatch):
-    monkeypatch.setattr(connections, "IDLE", 0.1)
-    async with pair() as (a, b):
-        await a.sync_with(b)
-        await until(lambda: not a.connections() and not b.connections())
-        await a.sync_with(b)
-
-
-async def test_a_kept_connection_that_is_gone_is_dialled_again():
-    async with pair() as (a, b):
-        await a.sync_with(b)
-        b.connections()[0].close(0, "restarted")  # a does not know yet
-        await a.sync_with(b)
-        await until(lambda: len(b.served) == 2)
-        assert not a.served
-
-
-async def test_a_peer_that_cannot_be_reached():
-    async with peer() as a, peer() as b:
-        with pytest.raises(Unreachable):
-            await a.sync_with(b)
-        with pytest.raises(Unreachable):
-            await a.links.digest(b.id, [Digest(bytes(ID), bytes(32), 3)])
-
-
-# A peer that speaks iroh only.
-
-
-async def test_an_iroh_peer_gets_a_connection_for_each_sync():
-    async with pair(native=False) as (a, b):
-        await a.store.insert(ID, run(0, 50))
-        await b.store.insert(ID, run(40, 50))
-        await asyncio.gather(*(a.sync_with(b) for _ in range(3)))
-        assert b.calls == 3
-        assert await a.store.summary(ID) == await b.store.summary(ID)
-        assert not a.connections() and not b.connections()
-        assert await a.links.digest(b.id, [Digest(bytes(ID), bytes(32), 3)]) is None
-        with pytest.raises(SyncRefused, match="iroh"):
-            await a.sync_with(b, prefix=b"key/")
-        with pytest.raises(SyncRefused, match="iroh"):
-            await anext(a.links.follow(b.id, ID, b"key/"))
-
-
-async def test_a_digest_finds_out_that_a_peer_speaks_iroh_only():
-    async with pair(native=False) as (a, b):
-        assert await a.links.digest(b.id, [Digest(bytes(ID), bytes(32), 3)]) is None
-        assert a.links._connections.speaks_iroh_only(b.id)
-        await b.sync_with(a)  # and may still dial us
-
-
-async def test_an_iroh_peer_that_learned_more_is_noticed_by_the_next_sync():
-    async with pair(native=False) as (a, b):
-        await a.sync_with(b)
-        await b.speak(native=True, iroh=True)
-        await a.sync_with(b)
-        assert len(a.connections()) == 1
-        assert await a.links.digest(b.id, [Digest(bytes(ID), bytes(32), 3)]) == {bytes(ID)}
 
 
 # Parts and digests.
@@ -406,21 +298,6 @@ async def test_a_peer_that_stalls(monkeypatch):
         assert connection.closed is None
 
 
-async def test_a_peer_that_does_not_answer_is_dialled_anew(monkeypatch):
-    monkeypatch.setattr(exchange, "ANSWER_TIMEOUT", 0.1)
-    async with pair() as (a, b):
-        await a.sync_with(b)
-        answers = b.links._answer
-        b.links._answer = lambda *_: asyncio.sleep(1)
-        old = a.connections()
-        with pytest.raises(TimeoutError):
-            await a.sync_with(b)
-        b.links._answer = answers
-        monkeypatch.setattr(exchange, "ANSWER_TIMEOUT", 15)
-        await a.sync_with(b)
-        assert a.connections() != old
-
-
 async def test_a_peer_that_breaks_off_at_any_byte():
     """Each prefix of an honest dialler's bytes, as a stream that ends there and as one that is reset there."""
     honest = REQUEST + INIT
@@ -459,14 +336,6 @@ async def test_many_streams_of_one_peer_wait_their_turn(monkeypatch):
             assert len(b.links._tasks._tasks) <= 3
         for stream in streams:
             assert [decode_answer(payload) for payload in await said(stream)] == [Differ([0])]
-
-
-async def test_connections_of_one_peer_are_few():
-    async with pair() as (a, b):
-        made = [await a.endpoint.connect(b.id, Links.ALPN) for _ in range(connections.MAX_OF_PEER + 3)]
-        await until(lambda: len([each for each in made if each.closed is None]) <= connections.MAX_OF_PEER)
-        assert len(b.connections()) <= connections.MAX_OF_PEER
-        await a.sync_with(b)
 
 
 class Acceptor:
