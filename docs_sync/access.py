@@ -128,9 +128,10 @@ class AccessControl:
         namespace = NamespaceId(topic)
         return await self.rules(namespace) is None or await self.allows(peer, namespace, "read")
 
-    async def can_change(self, namespace: NamespaceId) -> bool:
-        """Whether who may read now may not read later: then what runs on has to be looked at again."""
-        return self._hook is not None or await self.is_restricted(namespace)
+    def can_change(self, namespace: NamespaceId) -> bool:
+        """Whether who may read now might not read later: then what runs on has to be looked at again."""
+        known = self._rules.get(namespace)
+        return self._hook is not None or known is None or known[0].restricted or known[1] <= _now()
 
     async def is_restricted(self, namespace: NamespaceId) -> bool:
         rules = await self.rules(namespace)
@@ -162,19 +163,24 @@ class AccessControl:
         return blake3(b"".join([fingerprint, *sorted(rules.notices)]), derive_key_context=MARK).digest()
 
     async def take_revocations(self, namespace: NamespaceId, statements: Sequence[bytes]) -> None:
-        """Keep what of ``statements`` the document's secret signed; anything else is logged and dropped."""
+        """Keep what of ``statements`` the document's secret signed, up to the first that it did not: nobody who keeps
+        to the protocol has one, so the rest is not worth the checking."""
         rules = await self.rules(namespace)
         if rules is None:
             return
         revocations, changed = [], False
-        for data in [data for data in statements[: MAX_REVOCATIONS + 1] if data not in rules.notices]:
+        known = set(rules.notices)
+        for data in [data for data in statements[: MAX_REVOCATIONS + 1] if data not in known]:
             try:
                 statement = decode_statement(data) if len(data) <= MAX_STATEMENT else None
             except DecodeError:
                 statement = None
+            if isinstance(statement, Revocation) and statement.is_over(self._clock()):
+                continue
             if isinstance(statement, Share) or statement is None or not statement.is_genuine(namespace):
                 logger.warning("a statement about document %s is not genuine: dropped", namespace.short())
-            elif isinstance(statement, Revocation):
+                break
+            if isinstance(statement, Revocation):
                 revocations.append(statement)
             elif statement.issued_us <= self._clock() + MAX_AHEAD_US:
                 changed |= await self._store.restrict(namespace, statement)

@@ -20,7 +20,6 @@ from typing import ClassVar, Literal
 
 from ..blobs import Blobs, Hash
 from ..blobs.store import Write
-from ..errors import TidingsError
 from ..gossip import Gossip
 from ..storage import Database
 from ..transport import BiStream, Connection, Endpoint, EndpointAddr, EndpointId
@@ -234,12 +233,9 @@ class Docs:
         """Who may not read any more, a share having expired, leaves the swarms."""
         while True:
             await asyncio.sleep(RECHECK)
-            for id, doc in list(self._open.items()):
-                try:
-                    if doc._live is not None and doc._live.neighbors and await self._access.can_change(id):
-                        self._gossip.reconsider(bytes(id))
-                except TidingsError:
-                    logger.exception("who may read %s could not be looked up", id.short())
+            for id, doc in self._open.items():
+                if doc._live is not None and doc._live.neighbors and self._access.can_change(id):
+                    self._gossip.reconsider(bytes(id))
 
     # Connections.
 

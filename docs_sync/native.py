@@ -167,8 +167,10 @@ class Links:
     async def tell(self, peer: EndpointId, namespace: NamespaceId, values: Sequence[Value]) -> None:
         """Bring the peer what was written here: at most `MAX_NEWS` entries of `MAX_TOLD` bytes.
 
-        Raises SyncRefused, SyncViolation, DecodeError, TimeoutError, and what dials and streams raise.
+        Raises NotAllowed, SyncRefused, SyncViolation, DecodeError, TimeoutError, and what dials and streams raise.
         """
+        if not await self._parts.access.allows(peer, namespace, "read"):
+            raise NotAllowed("the peer may not read this document: nothing of it is sent", peer=peer)
         share = await self._parts.access.presentation(namespace)
         asked = await ask(self._connections, peer, frame(encode_request(TellRequest(bytes(namespace), values, share))))
         if asked is None:

@@ -106,6 +106,10 @@ class Revocation:
     def is_genuine(self, namespace: NamespaceId) -> bool:
         return namespace.verify(self._signed(namespace), self.signature)
 
+    def is_over(self, now_us: int) -> bool:
+        """Whether the share has ended without this."""
+        return self.until_us is not None and self.until_us <= now_us
+
     def encode(self) -> bytes:
         return self._payload() + self.signature
 

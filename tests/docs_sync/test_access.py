@@ -160,7 +160,9 @@ async def test_hostile_statements_change_nothing(control, clock, caplog):
         Restriction.issue(SECRET, False, NOW).encode()[:-1],
     ]
     caplog.set_level(logging.CRITICAL)
-    await far.take_revocations(SECRET.id, forged)
+    for each in forged:
+        await far.take_revocations(SECRET.id, [each])
+    await far.take_revocations(SECRET.id, [*forged, Restriction.issue(SECRET, False, NOW).encode()])
     assert await far.is_restricted(SECRET.id)
     assert await far.revocations(SECRET.id) == []
     assert await far.allows(ALICE, SECRET.id, "read", Share.issue(SECRET, ALICE, NOW, None).present(SECRET.id, ALICE))
