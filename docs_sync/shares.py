@@ -23,8 +23,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from ..transport import EndpointId, SecretKey
 from ..transport.errors import DecodeError
+from ..transport.keys import EndpointId, SecretKey
 from ..transport.postcard import Reader, Writer
 from .keys import NamespaceId, NamespaceSecret
 
