@@ -323,14 +323,16 @@ def share(
 def join(
     context: typer.Context,
     ticket: Annotated[str, typer.Argument(help="From 'tidings doc share'.")],
+    prefix: Annotated[str | None, typer.Option(help="Hold only the keys that start with this text.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the first sync.")] = 30.0,
 ) -> None:
-    """Get a document with its contents from the peers of a ticket, print its id, and end."""
+    """Get a document, or a part of it, with its contents from the peers of a ticket, print its id, and end."""
 
     async def command() -> None:
         parsed = DocTicket.parse(ticket)
         async with context.obj.open_node() as node:
-            document = await node.docs.join(parsed, timeout=timeout)
+            part = None if prefix is None else os.fsencode(prefix)
+            document = await node.docs.join(parsed, prefix=part, timeout=timeout)
             entries = [entry async for entry in document.entries(newest=True)]
             for entry in entries:
                 await entry.arrival(timeout + entry.size / SLOWEST)

@@ -184,6 +184,9 @@ async def test_share_join_and_watch(tmp_path: Path) -> None:
         ticket = (await share.hear("ticket"))["ticket"]
         [said] = (await run(b, "--json", "doc", "join", ticket)).json()
         assert said == {"id": doc, "keys": 2}
+        [said] = (await run(tmp_path / "c", "--json", "doc", "join", ticket, "--prefix", "fi")).json()
+        assert said == {"id": doc, "keys": 1}
+        assert "part" in (await run(tmp_path / "c", "doc", "set", doc, "large", "v")).refused()
         async with running(b, "--json", "doc", "watch", doc, "--prefix", "f") as watch:
             await watch.hear("sync", lambda event: not event["error"])
             await share.kill()
