@@ -111,6 +111,7 @@ class Docs:
         self._default_author: Author | None = None
         self._closed = False
         self._tasks = Tasks()
+        self._store.changed.observe(self._on_changed)
         self._tasks.start(self._recheck(), "access to documents")
         self._tasks.start(self._history.look_after(), "history of documents")
 
@@ -327,6 +328,11 @@ class Docs:
         if rules is None:
             raise UnknownDocument(f"there is no document {id} here: join it with a ticket")
         return rules
+
+    def _on_changed(self, namespace: bytes) -> None:
+        doc = self._open.get(NamespaceId(namespace))
+        if doc is not None and doc._live is not None:
+            doc._live.changed()
 
     def _check_open(self) -> None:
         if self._closed:
