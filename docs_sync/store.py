@@ -26,7 +26,7 @@ from .capability import Capability
 from .changes import Changes, Own, announce
 from .content_store import note_wanted
 from .entry import Record, SignedEntry, sign_entry
-from .errors import BadKey, ClockBehind, InvalidEntry, UnknownAuthor, UnknownDocument
+from .errors import BadKey, ClockBehind, InvalidEntry, KeyTooLarge, UnknownAuthor, UnknownDocument
 from .keyed import CheckTooLarge, KeyedSource
 from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .messages import Abort, SyncMessage, decode_sync, encode_sync
@@ -126,6 +126,7 @@ class DocsStore:
         """``clock`` gives microseconds since 1970."""
         self.changed = Changes(database)
         self.own = Own()
+        self._longest_key = min(database.longest_key or MAX_KEY_SIZE, MAX_KEY_SIZE)
         self._database = database
         self._limits = limits
         self._clock = clock
@@ -258,8 +259,10 @@ class DocsStore:
         Raises ReadOnly, BadKey, ClockBehind, UnknownDocument (dropped meanwhile).
         """
         for entry in entries:
-            if len(entry.key) > MAX_KEY_SIZE:
-                raise BadKey(f"a key has {len(entry.key)} bytes, at most {MAX_KEY_SIZE} are kept: use a shorter one")
+            if len(entry.key) > self._longest_key:
+                raise BadKey(
+                    f"a key has {len(entry.key)} bytes, at most {self._longest_key} are kept: use a shorter one"
+                )
         secret, namespace = capability.check_writable(), bytes(capability.id)
         signed = await self._sign_ahead(secret, author, entries)
 
@@ -406,7 +409,14 @@ class DocsStore:
         verdicts = await asyncio.gather(
             *(loop.run_in_executor(self._threads, judge_all, batch, id, now) for batch in batches)
         )
-        return [verdict for batch in verdicts for verdict in batch]
+        judged = [verdict for batch in verdicts for verdict in batch]
+        if self._longest_key < MAX_KEY_SIZE:
+            for index, entry in enumerate(entries):
+                if len(entry.id.key) > self._longest_key:
+                    judged[index] = judged[index] or KeyTooLarge(
+                        f"a key has {len(entry.id.key)} bytes, at most {self._longest_key} fit this node's database"
+                    )
+        return judged
 
     async def insert(
         self, namespace: NamespaceId, entries: Sequence[SignedEntry], *, durable: bool = False

@@ -34,6 +34,10 @@ class Backend(Protocol):
     def in_memory(self) -> bool:
         """There is one connection then, the writer's, and reads are its jobs."""
 
+    @property
+    def longest_key(self) -> int | None:
+        """Bytes that a key of an entry may have here; None: any number."""
+
     def connect(self) -> sa.Connection:
         """A connection for the writer, to a store that has the present schema; as after `set_sync` (True).
 

@@ -109,6 +109,11 @@ class Database:
         return self._backend.shared
 
     @property
+    def longest_key(self) -> int | None:
+        """Bytes that the key of an entry may have in this kind of database; None: any number."""
+        return self._backend.longest_key
+
+    @property
     def commits(self) -> int:
         """Transactions so far; the writes that share one show here."""
         return self._writer.commits

@@ -31,7 +31,7 @@ from .errors import Damaged, DatabaseUnreachable, DiskFailed, DiskFull, Locked, 
 from .locks import Contended, begin_transaction
 from .notices import channel_name
 
-__all__ = ["LONGEST_KEY", "PostgreSQL"]
+__all__ = ["PostgreSQL"]
 
 SCHEMA = "tidings"
 LONGEST_KEY = 2_560  # bytes of a key: an entry of an index has at most 2,704 with the other columns
@@ -67,6 +67,7 @@ class PostgreSQL:
 
     shared = True
     in_memory = False
+    longest_key = LONGEST_KEY
 
     def __init__(self, url: sa.URL) -> None:
         self._parameters = {name: value for name, value in _PARAMETERS.items() if name not in url.query}

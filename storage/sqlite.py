@@ -34,6 +34,7 @@ class SQLite:
     """A `Backend`. ``path`` None: in memory."""
 
     shared = False
+    longest_key = None
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
