@@ -2,7 +2,7 @@
 
 Everything comes from the seed: who writes what and when, who is cut off, killed, restarted, which messages are lost.
 Many entries are of one author whose secret all tidings nodes hold, so that writes and deletes of one author at one
-place, or above it, meet in every order.
+place, or above it, meet in every order. Clocks are apart, and step.
 
 `Swarm.check` says, once all hosts are up, nothing is cut, nothing is lost and nobody writes any more:
 
@@ -39,12 +39,13 @@ from virtual_clock import EPOCH, Complaints, EventLog, Host, virtual_world
 from virtual_network import Network
 from virtual_rust import RustNode, RustStore
 
-REPAIR = 240.0  # seconds
+REPAIR = 300.0  # seconds: `digests.SELDOM` and a few neighbours of 60 s each
 CONTENT_REPAIR = 900.0
 RUST_SYNCS = 6  # that a Rust-rule peer gets to come to what we hold
 IDLE_WITHIN = 60.0
 LAST_CUT = 200.0  # seconds at most
 MOST_SKEW = 60.0  # seconds that clocks are ahead or behind
+FAULTS = {"cut": 5, "heal": 5, "loss": 3, "calm": 2, "step": 2, "stop": 3, "kill": 4, "start": 6}
 KEYS = [b"a", b"b", b"a/1", b"a/2", b"a/1/x", b"a/1/y", b"b/1", b"c", b"\xff", b"\xff\xff", b"a\x00"]
 
 
@@ -63,6 +64,8 @@ class Scenario:
     edits: int = 120
     faults: int = 24
     contents: bool = True
+    repair: float = REPAIR
+    """What of `REPAIR` is allowed."""
 
 
 @dataclass
@@ -335,7 +338,7 @@ class Swarm:
         rng = self.rng
         up = [member for member in self.members if member.up and not member.busy]
         down = [member for member in self.members if not member.up and not member.busy]
-        match rng.choices(["cut", "heal", "loss", "calm", "stop", "kill", "start"], [5, 5, 3, 2, 3, 4, 6])[0]:
+        match rng.choices(list(FAULTS), list(FAULTS.values()))[0]:
             case "cut":
                 self._cut()
             case "heal":
@@ -346,6 +349,10 @@ class Swarm:
                 self._note("loss", self.network.loss)
             case "calm":
                 self.network.loss = 0.0
+            case "step" if up:
+                member = rng.choice(up)
+                member.skew = member.host.skew = rng.uniform(-MOST_SKEW, MOST_SKEW)
+                self._note("step", member.name)
             case "stop" if len(up) > 2:
                 self._background(self.stop(rng.choice(up)))
             case "kill" if len(up) > 2:
@@ -417,7 +424,7 @@ class Swarm:
                 if expected.keys() == first.keys():
                     self.log.add("converged", len(first))
                     return self.loop.time() - began
-            if self.loop.time() - began > REPAIR:
+            if self.loop.time() - began > self.scenario.repair:
                 break
             await asyncio.sleep(1.0)
         union = {mark: entry for held in sets.values() for mark, entry in held.items()}
@@ -428,7 +435,7 @@ class Swarm:
             more = [_show(held[mark]) for mark in held.keys() - expected.keys()]
             if lacks or more:
                 wrong.append(f"{name} lacks {sorted(lacks)[:5]} ({len(lacks)}), has {sorted(more)[:5]} ({len(more)})")
-        raise Violation(f"not repaired {REPAIR:g} s after {after}: " + "; ".join(wrong))
+        raise Violation(f"not repaired {self.scenario.repair:g} s after {after}: " + "; ".join(wrong))
 
     async def _check_rows(self):
         namespace = bytes(self.namespace)
