@@ -29,6 +29,7 @@ from ..docs_sync.errors import SyncTimeout
 from ..errors import UsageError
 from .command import Context, run
 from .doc_access import list_shares, restrict, revoke, ticket_of
+from .doc_contents import download_policy, list_contents
 from .doc_output import described, row, tell, when
 from .doc_transfer import export_document, import_document
 from .output import Output
@@ -39,6 +40,8 @@ app = typer.Typer(help="Documents: replicated maps from keys to contents.", no_a
 app.command("export")(export_document)
 app.command("import")(import_document)
 app.command("shares")(list_shares)
+app.command("policy")(download_policy)
+app.command("contents")(list_contents)
 app.command()(revoke)
 app.command()(restrict)
 
