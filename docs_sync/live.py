@@ -319,6 +319,7 @@ class LiveDocument:
         """
         good = [each for each in values if self.prefix is None or in_part(each.entry.id.key, self.prefix)]
         wrong: InvalidEntry | str | None = None if len(good) == len(values) else "an entry outside of the part"
+        good = await self._store.unknown(good)  # what we wrote comes back, and two providers tell the same
         received = await self._store.insert(self.namespace, [each.entry for each in good])
         stored: list[Value] = []
         for value, outcome in zip(good, received.outcomes, strict=True):

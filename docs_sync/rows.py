@@ -19,7 +19,7 @@ from .ranges import Bound, IdRange, Segment
 from .reconcile import ContentStatus, Summary, Value
 from .summary_tree import END, START, Sum, Tree
 
-__all__ = ["COLUMNS", "PAGE", "EntryRows", "arrivals", "from_row", "missing"]
+__all__ = ["COLUMNS", "PAGE", "EntryRows", "arrivals", "from_row", "is_here", "missing"]
 
 FIRST_PAGE = 32  # most ranges that are walked hold a few entries
 PAGE = 256  # rows read at once: a page of the largest keys is 1 MB
@@ -62,6 +62,16 @@ _ARRIVALS = Prepared(
 
 _HERE = Prepared(sa.select(_b.hash).where(_b.hash == sa.bindparam("this"), _b.state == 1))
 
+_IS_HERE = Prepared(
+    sa.select(sa.literal(1)).where(
+        _e.namespace == sa.bindparam("namespace"),
+        _e.author == sa.bindparam("author"),
+        _e.key == sa.bindparam("key"),
+        _e.timestamp == sa.bindparam("timestamp"),
+        _e.hash == sa.bindparam("hash"),
+    )
+)
+
 
 def from_row(row: Sequence[object]) -> SignedEntry:
     """From the first eight columns, which are `COLUMNS`."""
@@ -74,6 +84,13 @@ def arrivals(connection: sa.Connection, namespace: bytes, after: int, most: int)
     """What arrived after arrival number ``after`` and was not superseded since, in that order."""
     rows = _ARRIVALS.all(connection, {"namespace": namespace, "after": after, "most": most})
     return [(row[9], Value(from_row(row), _status(row[8], row[4]))) for row in rows]
+
+
+def is_here(connection: sa.Connection, entry: SignedEntry) -> bool:
+    """Whether just this entry is stored."""
+    (namespace, author, key), (_, hash, timestamp) = entry[:2]
+    where = {"namespace": namespace, "author": author, "key": key, "hash": hash, "timestamp": timestamp}
+    return _IS_HERE.first(connection, where) is not None
 
 
 def missing(connection: sa.Connection, hashes: Set[bytes]) -> set[bytes]:

@@ -35,7 +35,7 @@ from .put_rows import put_entries
 from .query import Query, Walk, count_entries, newest_of_key
 from .ranges import IdRange
 from .reconcile import EMPTY_ID, Limits, Message, Summary, Value, limits_for
-from .rows import COLUMNS, EntryRows, arrivals, from_row
+from .rows import COLUMNS, EntryRows, arrivals, from_row, is_here
 from .validity import MAX_KEY_SIZE, check_entry, judge_all
 from .views import View
 
@@ -417,6 +417,12 @@ class DocsStore:
                         f"a key has {len(entry.id.key)} bytes, at most {self._longest_key} fit this node's database"
                     )
         return judged
+
+    async def unknown(self, values: Sequence[Value]) -> list[Value]:
+        """Those whose entries are not here: the others need no check of their signatures."""
+        return await self._database.read(
+            lambda connection: [value for value in values if not is_here(connection, value.entry)]
+        )
 
     async def insert(
         self, namespace: NamespaceId, entries: Sequence[SignedEntry], *, durable: bool = False

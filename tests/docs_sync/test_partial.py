@@ -129,6 +129,7 @@ async def test_writes_go_both_ways_and_no_further_than_the_part(tmp_path) -> Non
         await eventually(lambda: same(a, mine, (b"photos/1", b"photos/2", b"photos/many/")))
         await whole.set("photos/3", b"from afar")
         await eventually(lambda: theirs.get("photos/3"))
+        assert await (await theirs.get("photos/3")).content() == b"from afar"
         for key in ("papers", "photos", "", "photo/x"):
             with pytest.raises(errors.NotHeld):
                 await theirs.set(key, b"v")
@@ -205,6 +206,24 @@ async def test_a_provider_that_comes_back_is_followed_again(tmp_path) -> None:
             await eventually(lambda: theirs.get("photos/3"), 30)
             await eventually(lambda: mine.get("photos/2"), 30)
             await followed(theirs)
+
+
+async def test_two_providers(tmp_path) -> None:
+    async with node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        async with node(tmp_path / "a") as a:
+            mine = await a.docs.create()
+            await mine.set("photos/1", b"v")
+            whole = await c.docs.join(mine.ticket(write=True))
+            ticket = DocTicket(mine.ticket(write=True).capability, (a.endpoint.addr(), c.endpoint.addr()))
+            theirs = await b.docs.join(ticket, prefix="photos/")
+            await followed(theirs, by=2)
+            await mine.set("photos/2", b"v")
+            await eventually(lambda: theirs.get("photos/2"))
+        await whole.set("photos/3", b"v")
+        await eventually(lambda: theirs.get("photos/3"))
+        await theirs.set("photos/4", b"v")
+        await eventually(lambda: whole.get("photos/4"))
+        await until(lambda: theirs.neighbors == [c.id])
 
 
 async def test_a_part_is_served_to_smaller_parts_only(tmp_path) -> None:

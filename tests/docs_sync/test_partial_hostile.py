@@ -7,7 +7,9 @@ import pytest
 from docs_net import eventually, node
 from native_net import ID, WRITER, peer, signed, until
 from tidings.docs_sync import DocTicket, errors, following, native, providers
+from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.exchange import write_answer
+from tidings.docs_sync.keys import NamespaceSecret
 from tidings.docs_sync.messages import Abort, AbortReason, Init, decode_sync, encode_sync
 from tidings.docs_sync.native_messages import Accepted, News, SyncAgain, encode_news
 from tidings.docs_sync.query import Query
@@ -108,10 +110,12 @@ async def test_hostile_requests_to_tell_and_to_follow(tmp_path):
             await tell(signed(b"p/2", 5), forged(b"p/3"))
         await tell(signed(b"p/ahead", 2**62), signed(b"p/4", 5))
         assert await keys(mine) == {b"p/1", b"p/2", b"p/4"}
+        unknown = NamespaceSecret.generate()
+        await theirs.store.add_namespace(Capability(unknown.id, unknown))
         with pytest.raises(errors.SyncRefused):
-            await theirs.links.tell(mine.id, type(ID)(bytes(32)), [])
+            await theirs.links.tell(mine.id, unknown.id, [])
         with pytest.raises(errors.SyncRefused):
-            async for _ in theirs.links.follow(mine.id, type(ID)(b"\1" * 32), b"p/"):
+            async for _ in theirs.links.follow(mine.id, unknown.id, b"p/"):
                 pass
         assert await doc.get("p/4") is not None
 
