@@ -1,10 +1,12 @@
 """Partial replicas between real nodes on loopback."""
 
 import asyncio
+from random import Random
 
 import pytest
 from docs_net import contents, eventually, node
 from tidings.docs_sync import DocTicket, NeighborUp, SyncFinished, access, errors
+from tidings.docs_sync.part import in_part
 from tidings.docs_sync.query import Query
 from tidings.transport import SecretKey
 from tidings.transport.stream import RecvStream
@@ -331,6 +333,47 @@ async def test_many_writes_at_once_arrive(tmp_path) -> None:
         await until(lambda: watched == wanted, 30)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+async def in_part_rows(where, doc, prefix):
+    query = Query(tombstones=True)
+    found = [entry async for entry in where.docs._store.query(doc.id, query)]
+    return sorted(entry for entry in found if in_part(entry.id.key, prefix))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_parts_and_wholes_converge(tmp_path, seed) -> None:
+    """Random writes and deletions at all of them, while links come and go."""
+    rng = Random(seed)
+    names = ["", "p", "p/", "p/1", "p/2", "p/q", "p/q/", "p/q/1", "p/q/2", "p/q/r/3", "x", "x/1"]
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        whole = await a.docs.create()
+        await whole.set("p/q/0", b"first")
+        ticket = whole.ticket(write=True)
+        large = await b.docs.join(ticket, prefix="p/")
+        nodes = (a.endpoint.addr(), b.endpoint.addr())
+        small = await c.docs.join(DocTicket(ticket.capability, nodes[rng.randrange(2) :]), prefix="p/q/")
+        docs = {a: whole, b: large, c: small}
+        for step in range(120):
+            where = rng.choice([a, b, c])
+            doc = docs[where]
+            keys = [key for key in names if doc.prefix is None or key.encode().startswith(doc.prefix)]
+            if rng.random() < 0.1:
+                await doc.close()
+                docs[where] = await where.docs.open(doc.id)
+            elif rng.random() < 0.2:
+                await doc.delete(rng.choice(keys))
+            else:
+                await doc.set(rng.choice(keys), b"%d" % step)
+
+        async def equal() -> bool:
+            found = [await in_part_rows(where, whole, b"p/") for where in (a, b)]
+            less = [await in_part_rows(where, whole, b"p/q/") for where in (a, b, c)]
+            return found[0] == found[1] and less[0] == less[1] == less[2]
+
+        await eventually(equal, 30)
+        for where, prefix in ((b, b"p/"), (c, b"p/q/")):
+            assert all(in_part(key, prefix) for key in await rows(where, whole))
 
 
 async def test_neighbors_are_events_too(tmp_path) -> None:
