@@ -11,10 +11,24 @@ from tidings.docs_sync import access, api, errors, share_store
 from tidings.docs_sync.access import AccessControl, expiry_us
 from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.keys import NamespaceSecret
+from tidings.docs_sync.messages import Init, encode_sync
+from tidings.docs_sync.native import Links
+from tidings.docs_sync.native_messages import (
+    Digest,
+    DigestRequest,
+    FollowRequest,
+    SyncRequest,
+    TellRequest,
+    encode_request,
+)
+from tidings.docs_sync.ranges import IdRange
+from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Value
 from tidings.docs_sync.share_store import ShareStore
 from tidings.docs_sync.shares import Restriction, Revocation, Share, present_secret
 from tidings.docs_sync.store import DocsStore
+from tidings.docs_sync.sync import ALPN
 from tidings.storage import Database
+from tidings.transport import Endpoint, frame
 from tidings.transport.keys import SecretKey
 
 SECRET = NamespaceSecret(b"\xb2" * 32)
@@ -274,6 +288,7 @@ def test_times_of_expiry() -> None:
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(api, "RECHECK", 0.2)
+    monkeypatch.setattr(access, "RECHECK", 0.2)
     monkeypatch.setattr(access, "HOOK_MEMORY", 0.0)
 
 
@@ -584,3 +599,62 @@ async def test_after_a_restart_everything_is_as_it_was(tmp_path):
             return await theirs.get("k2") is not None
 
         await eventually(came)
+
+
+async def test_a_part_of_an_encrypted_document_for_who_has_a_share(tmp_path, quick):
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        doc = await a.docs.create(restricted=True, encrypted=True)
+        await doc.set("in/1", b"1")
+        await doc.set("out/1", b"2")
+        ticket = await doc.share(b.id)
+        theirs = await b.docs.join(ticket, prefix="in/")
+        assert await contents(theirs) == {b"in/1": b"1"}
+        await doc.set("in/2", b"3")
+
+        async def came():
+            return await theirs.get("in/2") is not None
+
+        await eventually(came)
+        with pytest.raises(errors.SyncTimeout):
+            await c.docs.join(replace(ticket, grant=None), prefix="in/", timeout=1.5)
+        assert await (await c.docs.open(doc.id)).entries().count() == 0
+        await doc.revoke(ticket.grant.share.id)
+        await asyncio.sleep(0.5)
+        await doc.set("in/3", b"4")
+        await asyncio.sleep(0.5)
+        assert await theirs.get("in/3") is None
+
+
+async def test_a_stranger_cannot_tell_a_restricted_document_from_none(tmp_path):
+    """Every request of both protocols, by hand: the answer is byte for byte the one for a document nobody has."""
+    async with node(tmp_path / "a") as a, Endpoint.bind(bind=["127.0.0.1:0"]) as stranger:
+        doc = await a.docs.create(restricted=True)
+        entry = (await doc.set("k", b"v")).signed
+        shown = Share.issue(OTHER, stranger.id, 1, None).present(OTHER.id, stranger.id)
+
+        async def answer(alpn, payload):
+            connection = await stranger.connect(a.endpoint.addr(), alpn)
+            async with asyncio.timeout(10):
+                stream = await connection.open_bi()
+                await stream.send.write(frame(payload))
+                await stream.send.finish()
+                data = await stream.recv.read_to_end(1 << 16)
+            connection.close()
+            return data
+
+        def requests(id):
+            whole = RangeFingerprint(IdRange(bytes(64), bytes(64)), bytes(32))
+            yield ALPN, encode_sync(Init(id, [whole]))
+            for request in (
+                SyncRequest(id, bytes(32)),
+                DigestRequest([Digest(id, bytes(32), 0)]),
+                FollowRequest(id, b"k"),
+                TellRequest(id, [Value(entry, ContentStatus.COMPLETE)]),
+            ):
+                yield Links.ALPN, encode_request(request)
+            yield Links.ALPN, encode_request(FollowRequest(id, b"k", shown))
+
+        for (alpn, mine), (_, nobodys) in zip(requests(bytes(doc.id)), requests(bytes(OTHER.id)), strict=True):
+            got = await answer(alpn, mine)
+            assert got and got == await answer(alpn, nobodys), mine
+        assert await doc.entries().count() == 1
