@@ -116,7 +116,7 @@ class ShareStore:
         query = sa.select(_s.record, _s.revocation).where(
             _s.namespace == bytes(namespace), _s.record.is_not(None), _s.id != RESTRICTION_ID
         )
-        rows = await self._database.read(lambda connection: list(connection.execute(query.order_by(_s.changed_us))))
+        rows = await self._database.read(lambda connection: list(connection.execute(query)))
         found = []
         for record, revocation in rows:
             share = decode_statement(record)
@@ -125,7 +125,7 @@ class ShareStore:
             assert withdrawn is None or isinstance(withdrawn, Revocation)
             if share.not_after_us is None or now_us < share.not_after_us:
                 found.append((share, withdrawn))
-        return found
+        return sorted(found, key=lambda each: each[0].issued_us)
 
     async def add_share(self, namespace: NamespaceId, share: Share) -> None:
         """Raises TooManyShares."""
