@@ -300,8 +300,8 @@ class NativeIncoming(_Sync):
             share = await access.presentation(self.namespace)
             revoked = await access.revocations(self.namespace)
             await write_answer(self._stream, Accepted(nonce, revoked, share))
-            init = await self._parts.frames.read(self._stream, pace)
-            if not isinstance(init, Init) or init.namespace != self._request.namespace:
+            init = await self._parts.frames.read_init(self._stream, pace)
+            if init.namespace != self._request.namespace:
                 raise SyncViolation("the peer began another sync than it asked for", peer=self.peer)
             key = derive_key(bytes(self.namespace), self._request.nonce, nonce)
             session = await self._session(self._stream, self._rtt, on_stored, pace, key)

@@ -26,7 +26,7 @@ from .connections import ALPN, Connections
 from .errors import NotAllowed, SyncRefused, SyncViolation
 from .exchange import ask, give_up, read_request, write_answer
 from .keys import NamespaceId
-from .messages import AbortReason, Init
+from .messages import AbortReason
 from .native_messages import (
     MAX_DIGESTS,
     MAX_NEWS_FRAME,
@@ -194,9 +194,7 @@ class Links:
         try:
             async with asyncio.timeout(INIT_TIMEOUT):
                 stream = await connection.accept_bi()
-            init = await self._parts.frames.read(stream, pace)
-            if not isinstance(init, Init):
-                raise SyncViolation("the peer began a sync without saying of what", peer=peer)
+                init = await self._parts.frames.read_init(stream, pace)
             await self._serve.sync(IrohIncoming(self._parts, peer, stream, connection.rtt, init, pace))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LINGER):

@@ -42,6 +42,7 @@ ALPN = b"/iroh-sync/1"
 MAX_FRAME = 64 << 20  # bytes: a first sync of 250,000 entries from a peer that does not cut it
 SMALL_FRAME = 4 << 20  # ours have at most about 2 MB; larger ones are received one at a time
 FRAME_TIMEOUT = 60.0  # seconds until the peer's next message begins: a large document takes it a while to look through
+MAX_INIT = 1 << 18  # bytes of an Init: one fingerprint of a range between two ids of the longest
 STALL_TIMEOUT = 10.0  # seconds without a byte in the middle of a message
 WRITE_TIMEOUT = 60.0  # seconds for the peer to take one of ours
 CLOSE_TIMEOUT = 10.0
@@ -86,15 +87,15 @@ class FrameReader:
         self._in_line = 0
         self._line_since = 0.0
 
-    async def read(self, stream: BiStream, pace: Pace) -> SyncMessage | None:
+    async def read(self, stream: BiStream, pace: Pace, limit: int = MAX_FRAME) -> SyncMessage | None:
         """The next message, None at the end of the peer's half. Raises DecodeError, TimeoutError."""
         head = await pace.wait(stream.recv.read(4), FRAME_TIMEOUT)
         if not head:
             return None
         head += await pace.wait(stream.recv.read_exactly(4 - len(head)), STALL_TIMEOUT)
         size = int.from_bytes(head, "big")
-        if size > MAX_FRAME:
-            raise MessageTooLarge(size, MAX_FRAME)
+        if size > limit:
+            raise MessageTooLarge(size, limit)
         if size <= SMALL_FRAME:
             return await self._store.decode(await _payload(stream.recv, size, pace))
         await self._stand_in_line()
@@ -104,6 +105,13 @@ class FrameReader:
             return await self._store.decode(payload)
         finally:
             self._large.release()
+
+    async def read_init(self, stream: BiStream, pace: Pace) -> Init:
+        """What begins a sync. Raises SyncViolation for anything else, and as `read`."""
+        message = await self.read(stream, pace, MAX_INIT)
+        if not isinstance(message, Init):
+            raise SyncViolation("the peer began a sync without saying of what")
+        return message
 
     async def _stand_in_line(self) -> None:
         if not self._in_line:

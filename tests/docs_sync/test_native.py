@@ -1,6 +1,7 @@
 """Links between real endpoints: syncs, digests, refusals, and peers that mean harm or speak iroh only."""
 
 import asyncio
+from contextlib import suppress
 
 import msgpack
 import pytest
@@ -29,9 +30,9 @@ from tidings.docs_sync.native_messages import (
     encode_request,
 )
 from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Value
+from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value
 from tidings.transport import frame
-from tidings.transport.errors import ConnectionClosed, DecodeError, StreamReset
+from tidings.transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
 from tidings.transport.framing import read_frame
 
 WHOLE = IdRange(bytes(64), bytes(64))
@@ -268,8 +269,9 @@ async def test_a_sync_that_goes_wrong_costs_its_stream(data, error):
     async with pair() as (a, b):
         await b.store.insert(ID, run(0, 20))
         connection, stream = await hostile(a, b)
-        await stream.send.write(REQUEST + data)
-        await stream.send.finish()
+        with suppress(StreamStopped):
+            await stream.send.write(REQUEST + data)
+            await stream.send.finish()
         with pytest.raises(StreamReset):
             await said(stream)
         await until(lambda: b.served)
@@ -441,3 +443,38 @@ async def test_a_provider_that_sends_no_news():
         following = a.links.follow(b.id, ID, b"p")
         with pytest.raises(DecodeError):
             await anext(following)
+
+
+async def test_an_acceptor_that_breaks_off_at_any_byte():
+    """What was stored until then stays; nothing else happens."""
+    entries = [Value(entry, ContentStatus.COMPLETE) for entry in run(0, 2)]
+    honest = YES + frame(encode_sync(Sync([RangeItems(WHOLE, entries, True)])))
+    async with pair() as (a, b):
+        acceptor = await answered_with(a, b)
+        for end in range(0, len(honest), 7):
+            acceptor.frames = (honest[:end],)
+            if end == len(YES):  # whole, and nothing more to say
+                continue
+            with pytest.raises(DecodeError):
+                await a.sync_with(b)
+            assert await a.keys() == {}
+        acceptor.frames = (honest,)
+        await a.sync_with(b)
+        assert len(await a.keys()) == 2
+        assert len(a.connections()) == 1
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_limits_are_for_the_round_trip_that_was_measured(native, monkeypatch):
+    async with pair(native=native) as (a, b):
+        asked = []
+        for side in (a, b):
+            limits = side.store.limits
+
+            async def noted(namespace, round_trip, limits=limits):
+                asked.append(round_trip)
+                return await limits(namespace, round_trip)
+
+            monkeypatch.setattr(side.store, "limits", noted)
+        await a.sync_with(b)
+        assert len(asked) == 2 and all(0 < each < 5 for each in asked)
