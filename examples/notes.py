@@ -9,34 +9,40 @@ import sys
 from contextlib import suppress
 
 from tidings import Node
-from tidings.docs_sync import ContentReady, ContentStatus, InsertLocal, InsertRemote
+from tidings.docs_sync import CaughtUp, Changed, Present
+from tidings.docs_sync.errors import ContentMissing
 
 
 async def follow(doc, index):
     """Keep ``index`` (key to text) in step with the document: what is there, then what changes."""
-    events = doc.events()  # first, so that nothing falls between
-    async for entry in doc.entries(prefix="note/", newest=True):
-        index[entry.key.decode()] = (await entry.content()).decode()
-    print(f"{len(index)} notes", flush=True)
-    waiting = {}  # content that is still on its way: hash to keys
-    async for event in events:
+    caught_up = False
+    async for event in doc.watch("note/"):
         match event:
-            case InsertLocal(entry) | InsertRemote(entry):
-                key = entry.key.decode()
-                newest = await doc.get(key)
-                if newest is None:
-                    index.pop(key, None)
-                    print(f"- {key}", flush=True)
-                elif isinstance(event, InsertLocal) or event.content_status is ContentStatus.COMPLETE:
-                    index[key] = (await newest.content()).decode()
-                    print(f"+ {key}: {index[key]}", flush=True)
-                else:
-                    waiting.setdefault(newest.hash, set()).add(key)
-            case ContentReady(hash):
-                for key in waiting.pop(hash, ()):
-                    if (entry := await doc.get(key)) is not None:
-                        index[key] = (await entry.content()).decode()
-                        print(f"+ {key}: {index[key]}", flush=True)
+            case CaughtUp():
+                caught_up = True
+                print(f"{len(index)} notes", flush=True)
+            case Present(entry) | Changed(entry):
+                # A deletion takes all that starts with its key, and its key may be shorter than "note/".
+                for key in {entry.key, *(key for key in index if key.startswith(entry.key))}:
+                    change = await look(doc, index, key)
+                    if change and caught_up:
+                        print(change, flush=True)
+
+
+async def look(doc, index, key):
+    """Bring the index up to date at one key. Several authors may have entries there: the newest counts."""
+    newest = await doc.get(key)
+    try:
+        text = None if newest is None else (await newest.content()).decode(errors="replace")
+    except ContentMissing:
+        return None  # nobody who has it can be reached
+    if text == index.get(key) or not key.startswith(b"note/"):
+        return None
+    if text is None:
+        del index[key]
+        return f"- {key.decode(errors='replace')}"
+    index[key] = text
+    return f"+ {key.decode(errors='replace')}: {text}"
 
 
 async def edit(doc):
