@@ -28,6 +28,7 @@ import sqlalchemy as sa
 from crash_operations import AUTHORS, CAPABILITIES, DOCUMENTS, LANES, LOCAL, WITH_HISTORY, Number, Operation
 from docs_checker import Model, arrivals, entries_of, sync_stores, verify_document
 from tidings.docs_sync.entry import EMPTY_HASH, Record, SignedEntry, fingerprint_of, sign_entry
+from tidings.docs_sync.keys import NamespaceSecret
 from tidings.docs_sync.store import PUT_BATCH, DocsStore
 from tidings.storage import Database, schema, tables
 from tidings.storage.engine import writer_engine
@@ -246,6 +247,13 @@ async def kill_documents(directory: Path, rounds: int, rng: random.Random) -> tu
     return documents.kills, documents.acknowledged
 
 
+def old_entries(secret: NamespaceSecret, count: int) -> list[SignedEntry]:
+    return [
+        sign_entry(secret, AUTHORS[n % 3], b"key/%05d" % n, Record(1, n.to_bytes(32), 1_000_000 + n))
+        for n in range(count)
+    ]
+
+
 def make_old_database(path: Path, count: int) -> list[list[SignedEntry]]:
     """A database of revision 0001 with ``count`` entries in each document."""
     engine = writer_engine(None)
@@ -254,10 +262,7 @@ def make_old_database(path: Path, count: int) -> list[list[SignedEntry]]:
         with connection.begin():
             schema.migrate(connection, "0001")
             for secret in DOCUMENTS:
-                entries = [
-                    sign_entry(secret, AUTHORS[n % 3], b"key/%05d" % n, Record(1, n.to_bytes(32), 1_000_000 + n))
-                    for n in range(count)
-                ]
+                entries = old_entries(secret, count)
                 connection.exec_driver_sql(
                     "INSERT INTO namespaces VALUES (?, 1, ?, 0)", (bytes(secret.id), secret.to_bytes())
                 )

@@ -31,9 +31,10 @@ entries = st.builds(
 histories = st.lists(entries, max_size=20)
 
 
-@pytest.fixture
-async def store():
-    database = await Database.open(None)
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request):
+    shared = request.param == "postgres"
+    database = await Database.open(request.getfixturevalue("postgres_url") if shared else None)
     store = DocsStore(database)
     await store.add_namespace(CAPABILITY)
     yield store

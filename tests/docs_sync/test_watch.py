@@ -19,9 +19,10 @@ CAPABILITY = Capability(NAMESPACE.id, NAMESPACE)
 ID = NAMESPACE.id
 
 
-@pytest.fixture
-async def store(tmp_path):
-    database = await Database.open(tmp_path / "node.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request, tmp_path):
+    shared = request.param == "postgres"
+    database = await Database.open(request.getfixturevalue("postgres_url") if shared else tmp_path / "node.db")
     store = DocsStore(database)
     await store.add_namespace(CAPABILITY)
     yield store
