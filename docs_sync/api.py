@@ -53,7 +53,7 @@ from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from .live import LiveDocument
 from .messages import AbortReason
 from .native import IncomingSync, Links
-from .native_messages import FollowRequest, RefusedReason
+from .native_messages import FollowRequest, RefusedReason, TellRequest
 from .part import holds
 from .partial import PartialDocument, check_held, check_same_part, stored_prefix
 from .plain_contents import plain_contents, plain_policy, stored_policy
@@ -764,6 +764,7 @@ class Doc:
         cipher, prefix = self._cipher, _key(prefix)
         if cipher is None or cipher.prefix_of(prefix)[1] is False:
             return [NewEntry(self._raw_key(prefix), EMPTY_HASH, 0)]
+        check_held(self.prefix, [prefix])  # what is found here to be deleted is not all that there is
         writer = (await self._docs._author(author)).id
         keys = [entry.key async for entry in self.entries(prefix=prefix, author=writer)]
         keys += [key for raw in batched if (key := cipher.decrypt_key(raw)) is not None]
@@ -838,6 +839,15 @@ class _Serving:
             await self._docs._followers.serve(peer, request, stream)
         else:
             await refuse_follower(stream, RefusedReason.NOT_FOUND)
+
+    async def tell(self, peer: EndpointId, request: TellRequest) -> bool:
+        doc, access = self._docs._open.get(namespace := NamespaceId(request.namespace)), self._docs._access
+        if doc is None or not await access.allows(peer, namespace, "read", request.share):
+            return False
+        if not await access.takes(peer, namespace) or doc._live is None:
+            return False
+        await doc._live.told(peer, request.values)
+        return True
 
     def _serves(self, namespace: NamespaceId, prefix: bytes | None) -> bool:
         """Whether the document, or its part below ``prefix``, is open here."""
