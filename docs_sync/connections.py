@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 ALPN = b"tidings/docs/1"
 DIAL_TIMEOUT = 10.0
-IDLE = 60.0  # seconds without a stream after which the dialler closes a connection
+IDLE = 90.0  # seconds without a stream until the dialler closes a connection; neighbours have a digest every 30 to 60
 DRAINED = 1.0  # the same for one that another has replaced
 ACCEPTED = 1.5  # times longer waits the acceptor, so that seldom both close, or one closes what the other just uses
 CROSSING = 10.0  # seconds between two connections that may come of two dials at once
