@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from ..storage import Database, tables
+from ..storage import Database, lock, tables
 from .errors import TooManyShares
 from .keys import NamespaceId
 from .shares import SHARE_ID_SIZE, Grant, Restriction, Revocation, Share, decode_statement
@@ -102,6 +102,7 @@ class ShareStore:
         row = tables.namespaces.update().where(_n.namespace == bytes(namespace))
 
         def job(connection: sa.Connection) -> None:
+            lock(connection, bytes(namespace))
             if restricted:
                 connection.execute(row.values(restricted=True))
             if grant is not None:
@@ -133,6 +134,7 @@ class ShareStore:
         row = {"namespace": id, "id": share.id, "record": share.encode(), "changed_us": share.issued_us}
 
         def job(connection: sa.Connection) -> None:
+            lock(connection, id)
             _purge(connection, id, share.issued_us, _s.record, MAX_SHARES)
             connection.execute(sa.insert(tables.shares), row)
 
@@ -143,6 +145,7 @@ class ShareStore:
         id = bytes(namespace)
 
         def job(connection: sa.Connection) -> bool:
+            lock(connection, id)
             for revocation in revocations:
                 place = sa.and_(_s.namespace == id, _s.id == revocation.share_id)
                 known = connection.execute(sa.select(_s.revocation).where(place)).first()
@@ -170,6 +173,7 @@ class ShareStore:
         values = {"record": restriction.encode(), "changed_us": restriction.issued_us}
 
         def job(connection: sa.Connection) -> bool:
+            lock(connection, id)
             known = connection.execute(sa.select(_s.changed_us).where(place)).scalar()
             if known is not None and known >= restriction.issued_us:
                 return False

@@ -257,6 +257,24 @@ async def test_what_is_remembered_is_bounded(control, monkeypatch):
     assert [await control.allows(peer, SECRET.id, "read") for peer in peers] == [False] * 3 + [True] * 3
 
 
+async def test_two_processes_of_one_database(postgres_url, clock, monkeypatch):
+    """What one does counts for the other by and by; both revoke at once."""
+    monkeypatch.setattr(access, "SHARED_RULES_FOR", 0.0)
+    databases = [await Database.open(postgres_url) for _ in range(2)]
+    one, other = [await a_node(each, clock, WRITE) for each in databases]
+    await one.restrict(WRITE, True)
+    assert await other.is_restricted(SECRET.id)
+    grants = [await one.share(WRITE, None, None) for _ in range(5)]
+    shown = [grant.present(SECRET.id, ALICE) for grant in grants]
+    assert await other.allows(ALICE, SECRET.id, "read", shown[0])
+    await asyncio.gather(*(each.revoke(WRITE, grant.share.id) for grant in grants for each in (one, other)))
+    await asyncio.gather(*(each.restrict(WRITE, True) for each in (one, other)))
+    for each in (one, other):
+        assert not await each.allows(ALICE, SECRET.id, "read", shown[0])
+        assert [gone is not None for _, gone in await each.shares(SECRET.id)] == [True] * 5
+    await closed(one, other)
+
+
 def test_times_of_expiry() -> None:
     assert expiry_us(None, NOW) is None
     assert expiry_us(timedelta(seconds=2), NOW) == NOW + 2_000_000
