@@ -89,6 +89,8 @@ class _Running:
     task: asyncio.Task[None] | None
     tally: Tally = field(default_factory=Tally)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: bool = False
+    """Something of the document was sent; what is wanted later takes another one."""
 
 
 @dataclass(slots=True)
@@ -158,7 +160,7 @@ class Sessions:
         if state.state is State.IDLE:
             self._queued.setdefault(peer, reason)
             self._context.dialer.want(self, peer, urgent=self._is_awaited(peer))
-        else:
+        elif (running := self._dialling.get(peer)) is None or running.begun:
             state.want()
 
     async def synced(self, peer: EndpointId | None, timeout: float) -> Synced:
@@ -179,10 +181,6 @@ class Sessions:
             ) from None
         finally:
             self._waiters.remove(waiter)
-
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for a sync with any peer."""
-        return any(waiter.peer is None for waiter in self._waiters)
 
     def status(self, peers: Iterable[EndpointId], neighbors: Set[EndpointId]) -> tuple[PeerStatus, ...]:
         """Of ``peers``, and of those that a sync ran with lately."""
@@ -215,7 +213,7 @@ class Sessions:
                         peer, self._namespace, partial(self._host.stored, peer), self._prefix
                     )
                 self._context.dialer.reachable(peer)
-                running.tally = session.tally
+                running.tally, running.begun = session.tally, True
                 self._begun = number = self._begun + 1
                 error = await _outcome(session.dial())
             except SyncRefused as refused:

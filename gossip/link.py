@@ -1,8 +1,11 @@
 """One connection to a peer: topic streams in, topic streams out (``reference/iroh-protocols.md`` 1.1).
 
 Each topic has one unidirectional stream in each direction, opened by its first message; its first frame is the topic
-id. A stream is read in a task of its own, so that one that stays silent delays nobody. Bytes that are not the
-protocol close the connection (and nothing more): stopping only the stream would leave an iroh peer waiting for ever.
+id. Two nodes may share thousands of topics, and a peer allows a hundred streams: the one that was not used for longest
+is ended, and the next message of its topic opens another, as after a Disconnect.
+
+A stream is read in a task of its own, so that one that stays silent delays nobody. Bytes that are not the protocol
+close the connection (and nothing more): stopping only the stream would leave an iroh peer waiting for ever.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 TOPIC_SIZE = 32
 HEADER_TIMEOUT = 10.0  # seconds from the opening of a stream to its topic
-WRITE_TIMEOUT = 10.0  # seconds that a peer may keep a batch waiting before it counts as gone
+WRITE_TIMEOUT = 10.0  # seconds that a peer may keep the next message waiting before it counts as gone
+MAX_SENDING = 64  # streams that we keep open: an iroh peer allows 100, some of which are on their way out
 MAX_STREAMS = 512  # open topic streams from one peer
 RATE = 20_000.0  # messages a second read from one connection: several times what a swarm of ours carries
 RATE_BURST = 20_000.0
@@ -52,10 +56,10 @@ class Link:
         admits: Callable[[bytes], bool | Awaitable[bool]],
     ) -> None:
         self.connection = connection
-        self.opened_at = asyncio.get_running_loop().time()
+        self.opened_at = _now()
         self._on_message = on_message
         self._admits = admits
-        self._streams: dict[bytes, SendStream] = {}
+        self._streams: dict[bytes, SendStream] = {}  # the latest used last
         self._writing = asyncio.Lock()  # a stream must not be finished under a write that waits
         self._reading = 0
         self._tokens = RATE_BURST
@@ -67,14 +71,16 @@ class Link:
         """Send ``batch``. Returns early where the connection ends; a peer that does not read is disconnected."""
         frames: dict[bytes, list[bytes]] = {}
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT), self._writing:
+            async with asyncio.timeout(WRITE_TIMEOUT) as patience, self._writing:
                 for item in batch:
                     frames.setdefault(item.topic, []).append(item.frame)
                     if ends_stream(item.message):
                         await self._write(item.topic, frames.pop(item.topic))
                         await self._finish(item.topic)
+                        patience.reschedule(_now() + WRITE_TIMEOUT)
                 for topic, parts in frames.items():
                     await self._write(topic, parts)
+                    patience.reschedule(_now() + WRITE_TIMEOUT)
         except TimeoutError:
             logger.info("%r does not read its messages: disconnected", self.connection)
             self.connection.close(CLOSE_STALLED, "messages are not read")
@@ -82,10 +88,13 @@ class Link:
             pass
 
     async def _write(self, topic: bytes, parts: list[bytes]) -> None:
-        stream = self._streams.get(topic)
+        stream = self._streams.pop(topic, None)
         if stream is None:
-            stream = self._streams[topic] = await self.connection.open_uni()
+            while len(self._streams) >= MAX_SENDING:
+                await self._finish(next(iter(self._streams)))
+            stream = await self.connection.open_uni()
             parts = [frame(topic), *parts]
+        self._streams[topic] = stream
         try:
             await stream.write(b"".join(parts))
         except StreamStopped:
@@ -158,7 +167,7 @@ class Link:
 
     def _throttle(self, cost: int) -> float:
         """Seconds to wait after messages worth ``cost``. Flow control then slows the peer down."""
-        now = asyncio.get_running_loop().time()
+        now = _now()
         self._tokens = min(RATE_BURST, self._tokens + (now - self._refilled_at) * RATE) - cost
         self._refilled_at = now
         return max(0.0, -self._tokens / RATE)
@@ -166,3 +175,7 @@ class Link:
     def _refuse(self, why: str) -> None:
         logger.info("%r: %s: disconnected", self.connection, why)
         self.connection.close(CLOSE_MALFORMED, why)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -14,6 +14,7 @@ from tidings.gossip import (
     MessageTooLarge,
     NeighborDown,
     NeighborUp,
+    Received,
     TopicClosed,
     topic_id,
 )
@@ -21,6 +22,25 @@ from tidings.transport import EndpointAddr
 from tidings.transport.errors import ConnectionClosed
 
 from .swarm import event, heard, member, members, until
+
+
+async def test_two_nodes_share_more_topics_than_a_connection_has_streams() -> None:
+    async with members(2) as (first, second):
+        names = [f"topic {number}" for number in range(300)]
+        theirs = [await first.gossip.subscribe(name) for name in names]
+        events: list[list] = [[] for _ in names]
+        ours = [
+            await second.gossip.attach(name, heard.append, [first.addr])
+            for name, heard in zip(names, events, strict=True)
+        ]
+        await asyncio.gather(*(topic.joined(10) for topic in (*ours, *theirs)))
+        for number, topic in enumerate(theirs):
+            await topic.broadcast(b"%d" % number)
+        await until(lambda: all(any(isinstance(each, Received) for each in heard) for heard in events), 10)
+        for number, heard in enumerate(events):
+            assert [each.content for each in heard if isinstance(each, Received)] == [b"%d" % number]
+        with pytest.raises(UsageError, match="delivered"):
+            await anext(ours[0])
 
 
 async def test_five_nodes_hear_each_other() -> None:
