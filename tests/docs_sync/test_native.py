@@ -1,4 +1,4 @@
-"""Links between real endpoints: syncs, digests, refusals, and peers that mean harm or speak iroh only."""
+"""Links between real endpoints (native, calls, exchange): syncs, digests, refusals, and peers that mean harm."""
 
 import asyncio
 from contextlib import suppress
