@@ -29,6 +29,7 @@ from .batch import Batch
 from .doc_entry import Entry
 from .errors import BadKey, ContentMissing, Undecipherable, UnsafePath
 from .paths import CONTROL_FOLDER, EMPTY_FILE, TEMPORARY, check_path, is_temporary, path_to_key
+from .tasks import in_thread
 
 __all__ = ["Copied", "FileCopied", "OnFile", "export_entries", "import_files"]
 
@@ -80,16 +81,18 @@ async def export_entries(
 ) -> Copied:
     """Write each of ``entries``, whose keys start with ``prefix``, into its file. Raises DiskFull, UnreadableFile."""
     try:
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        await in_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
     except OSError as error:
         raise UnreadableFile(f"{folder} cannot be used: {error.strerror}; choose another folder") from error
     copied, last = Copied(), ""
     group: list[tuple[Entry, str]] = []
 
     async def write_group() -> None:
-        done = await asyncio.gather(*(_write(entry, folder, path, replace, timeout) for entry, path in group))
-        for file in done:
-            copied.note(file, on_file)
+        works = (_write(entry, folder, path, replace, timeout) for entry, path in group)
+        for done in await asyncio.gather(*works, return_exceptions=True):  # so that all have ended
+            if isinstance(done, BaseException):
+                raise done
+            copied.note(done, on_file)
         group.clear()
 
     async for entry in entries:
@@ -120,27 +123,26 @@ def _path_of(key: bytes, prefix: bytes) -> str:
 
 
 async def _write(entry: Entry, folder: Path, path: str, replace: bool, timeout: float) -> FileCopied:
-    if not replace and await asyncio.to_thread(_is_taken, folder, path):  # so that nothing is fetched in vain
+    if not replace and await in_thread(_is_taken, folder, path):  # so that nothing is fetched in vain
         return FileCopied(path, 0, _taken(path))
     try:
         await entry.arrival(timeout)
-        file = await asyncio.to_thread(_NewFile, folder, path)
     except ContentMissing as error:
         return FileCopied(path, 0, str(error))
-    except OSError as error:
-        return _failed(folder, path, error)
+    file = _NewFile(folder, path)
     try:
+        await in_thread(file.open)
         size = 0
         head = b""
         async for piece in entry.pieces(timeout):
             size += len(piece)
             if size <= len(EMPTY_FILE):
                 head += piece
-            await asyncio.to_thread(file.write, piece)
+            await in_thread(file.write, piece)
         if size == len(EMPTY_FILE) and head == EMPTY_FILE:
             size = 0
-            await asyncio.to_thread(file.truncate)
-        await asyncio.to_thread(file.take_place, entry.timestamp * 1000, replace=replace)
+            await in_thread(file.truncate)
+        await in_thread(file.take_place, entry.timestamp * 1000, replace)
     except FileExistsError:
         return FileCopied(path, 0, _taken(path))
     except OSError as error:
@@ -148,7 +150,7 @@ async def _write(entry: Entry, folder: Path, path: str, replace: bool, timeout: 
     except (ContentMissing, Undecipherable, BlobDamaged, NotFound) as error:
         return FileCopied(path, 0, str(error))
     finally:
-        await asyncio.to_thread(file.close)
+        await in_thread(file.close)
     return FileCopied(path, size)
 
 
@@ -177,12 +179,17 @@ class _NewFile:
     """A file on its way to ``path`` below ``folder``; `close` ends it. All of it blocks, and raises OSError."""
 
     def __init__(self, folder: Path, path: str) -> None:
+        self._folder = folder
+        self._path = path
         self._name = path.rpartition("/")[2]
-        self._temporary: str | None = f"{TEMPORARY}{secrets.token_hex(8)}"
-        with parent_fd(folder, path, create=True) as parent:
+        self._temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
+        self._fd = self._parent = -1
+
+    def open(self) -> None:
+        with parent_fd(self._folder, self._path, create=True) as parent:
+            self._parent = os.dup(parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self._temporary, flags, 0o666, dir_fd=parent)
-            self._parent = os.dup(parent)
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -192,23 +199,22 @@ class _NewFile:
     def truncate(self) -> None:
         os.ftruncate(self._fd, 0)
 
-    def take_place(self, time_ns: int, *, replace: bool) -> None:
+    def take_place(self, time_ns: int, replace: bool) -> None:
         """FileExistsError where there is something already, unless it is a file and ``replace``."""
-        assert self._temporary is not None
         os.utime(self._fd, ns=(time_ns, time_ns))
         os.fsync(self._fd)
         if replace:
             os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
         else:
             rename_new(self._parent, self._temporary, self._parent, self._name)
-        self._temporary = None
 
     def close(self) -> None:
-        if self._temporary is not None:
-            with suppress(OSError):
+        if self._fd >= 0:
+            with suppress(OSError):  # it has its name now
                 os.unlink(self._temporary, dir_fd=self._parent)
-        os.close(self._fd)
-        os.close(self._parent)
+            os.close(self._fd)
+        if self._parent >= 0:
+            os.close(self._parent)
 
 
 # Into a document.
@@ -245,7 +251,7 @@ async def _read(batch: Batch, folder: Path, found: _Found, prefix: bytes) -> str
         if found.size > SMALL:
             await batch.set_path(key, place)
             return None
-        data = await asyncio.to_thread(_contents, folder, found)
+        data = await in_thread(_contents, folder, found)
         if data == EMPTY_FILE:
             return f"{found.path[:80]!r} has the content that stands for an empty file: change it"
         await batch.set(key, data or EMPTY_FILE)
@@ -282,7 +288,7 @@ async def _files(folder: Path) -> AsyncIterator[_Found]:
     while waiting:
         below = waiting.pop()
         try:
-            names = await asyncio.to_thread(_listed, folder, below)
+            names = await in_thread(_listed, folder, below)
         except OSError as error:
             if not below:
                 raise UnreadableFile(f"{folder} cannot be read: {error.strerror or error}") from error

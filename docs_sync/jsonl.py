@@ -10,9 +10,8 @@ before it are in, it and what follows is not, and the same file, mended, can be 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from os import PathLike
@@ -38,6 +37,7 @@ from .errors import (
 from .jsonl_lines import INLINE, MAX_LINE, BadLine, Line, decode_line, encode_line
 from .keys import NamespaceId
 from .put import Put
+from .tasks import in_thread
 
 __all__ = ["Exported", "Imported", "Progress", "Source", "Target", "export_lines", "import_lines"]
 
@@ -176,7 +176,7 @@ async def import_lines(
     async with _opened_to_read(place) as file:
         reader = _Reader(file)
         while not reader.over:
-            await work.take(await asyncio.to_thread(reader.read))
+            await work.take(await in_thread(reader.read))
             if progress is not None:
                 progress(work.done.lines)
         if reader.bad is not None:
@@ -286,15 +286,16 @@ async def _opened_to_read(place: Source) -> AsyncIterator[BinaryIO]:
     if not isinstance(place, str | PathLike):
         yield place
         return
-    path = Path(place)
-    try:
-        file = await asyncio.to_thread(path.open, "rb")
-    except OSError as error:
-        raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
-    try:
+    with ExitStack() as stack:
+
+        def open_it() -> BinaryIO:
+            return stack.enter_context(Path(place).open("rb"))
+
+        try:
+            file = await in_thread(open_it)
+        except OSError as error:
+            raise UnreadableFile(f"cannot read {place}: {error.strerror or error}") from error
         yield file
-    finally:
-        await asyncio.to_thread(file.close)
 
 
 @asynccontextmanager
@@ -307,18 +308,18 @@ async def _opened_to_write(place: Source) -> AsyncIterator[Callable[[bytes], Awa
             rest = rest[file.write(rest) :]
 
     async def write(data: bytes) -> None:
-        await asyncio.to_thread(write_all, data)
+        await in_thread(write_all, data)
 
     if not isinstance(place, str | PathLike):
         file = place
         yield write
-        await asyncio.to_thread(file.flush)
+        await in_thread(file.flush)
         return
-    whole = new_file(Path(place))
-    file = await asyncio.to_thread(whole.__enter__)
+    stack = ExitStack()  # knows that the file was opened, also where this is cancelled meanwhile
     try:
+        file = await in_thread(stack.enter_context, new_file(Path(place)))
         yield write
     except BaseException as error:
-        await asyncio.to_thread(whole.__exit__, type(error), error, error.__traceback__)
+        await in_thread(stack.__exit__, type(error), error, error.__traceback__)
         raise
-    await asyncio.to_thread(whole.__exit__, None, None, None)
+    await in_thread(stack.close)

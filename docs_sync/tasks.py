@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
 
-__all__ = ["Tasks"]
+__all__ = ["Tasks", "in_thread"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[..., T], *args: object) -> T:
+    """``work`` in a thread. Cancelled, it still ends before this returns: what it works on stays in one hand."""
+    future = asyncio.get_running_loop().run_in_executor(None, work, *args)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 class Tasks:

@@ -1,5 +1,6 @@
 """Folders: what goes in comes out, and no name leads anywhere else."""
 
+import asyncio
 import errno
 import os
 import random
@@ -16,6 +17,10 @@ from tidings.storage import DiskFull
 async def doc(tmp_path):
     async with node(tmp_path / "node", in_memory=False) as a:
         yield await a.docs.create()
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
 
 
 def tree(folder):
@@ -90,7 +95,7 @@ async def test_what_is_in_the_folder_stays_unless_told_otherwise(doc, tmp_path):
     done = await doc.export_folder(out, replace=True)
     assert (done.files, done.skipped) == (2, 2)
     assert tree(out) == {"mine": b"theirs", "file": b"mine", "new": b"theirs"}
-    assert not [name for name in os.listdir(out) if "tmp" in name]
+    assert not [name for name in names(out) if "tmp" in name]
 
 
 async def test_symbolic_links_are_not_followed(doc, tmp_path):
@@ -113,7 +118,7 @@ async def test_symbolic_links_are_not_followed(doc, tmp_path):
     await doc.set(b"folder/planted\0", b"x")
     await doc.set(b"link\0", b"x")
     done = await doc.export_folder(source, replace=True)
-    assert os.listdir(outside) == ["secret"] and (outside / "secret").read_bytes() == b"secret"
+    assert names(outside) == ["secret"] and (outside / "secret").read_bytes() == b"secret"
     assert (source / "link").read_bytes() == b"x" and not (source / "link").is_symlink()
     assert [told.path for told in done.told] == ["folder/planted"]
 
@@ -135,7 +140,7 @@ async def test_a_full_disk_ends_it(doc, tmp_path, monkeypatch):
     monkeypatch.setattr(folders._NewFile, "write", full)
     with pytest.raises(DiskFull):
         await doc.export_folder(tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == []
+    assert names(tmp_path / "out") == []
 
 
 async def test_what_cannot_be_used(doc, tmp_path):
@@ -151,3 +156,19 @@ async def test_what_cannot_be_used(doc, tmp_path):
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "a").write_bytes(b"x")
         await doc.import_folder(tmp_path / "folder", author=Author.generate().id)
+
+
+async def test_cancelled_anywhere(doc, tmp_path):
+    async with doc.batch() as batch:
+        for n in range(60):
+            await batch.set(b"%d\0" % n, b"x" * 100)
+    out = tmp_path / "out"
+    for delay in (0.0, 0.003, 0.01, 0.03):
+        export = asyncio.create_task(doc.export_folder(out, replace=True))
+        await asyncio.sleep(delay)
+        export.cancel()
+        await asyncio.gather(export, return_exceptions=True)
+        if out.exists():
+            assert all(data == b"x" * 100 and "tmp" not in name for name, data in tree(out).items())
+    await doc.export_folder(out, replace=True)
+    assert len(tree(out)) == 60

@@ -1,5 +1,6 @@
 """JSON Lines: what is written comes back, and what is not right costs nothing that was there."""
 
+import asyncio
 import base64
 import io
 import json
@@ -265,3 +266,25 @@ async def test_of_an_encrypted_document(tmp_path):
         await doc.export_jsonl(tmp_path / "named", contents=False)
         with pytest.raises(errors.BadImport, match="line 1"):
             await other.import_jsonl(tmp_path / "named")
+
+
+async def test_cancelled_anywhere(doc, tmp_path):
+    """An export leaves nothing behind, an import whole steps."""
+    async with doc.batch() as batch:
+        for n in range(300):
+            await batch.set(f"{n:03}", b"x")
+    for delay in (0.0, 0.002, 0.01):
+        export = asyncio.create_task(doc.export_jsonl(tmp_path / "file"))
+        await asyncio.sleep(delay)
+        export.cancel()
+        await asyncio.gather(export, return_exceptions=True)
+        assert {path.name for path in tmp_path.iterdir()} <= {"node", "file"}
+        if (tmp_path / "file").exists():
+            assert (tmp_path / "file").read_bytes().count(b"\n") == 300
+    lines = b"".join(b'{"key": "new/%04d", "text": "x"}\n' % n for n in range(2_000))
+    work = asyncio.create_task(doc.import_jsonl(io.BytesIO(lines)))
+    await asyncio.sleep(0.1)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    await doc.set("after", b"x")
+    assert await doc.entries(prefix="new/").count() in (0, 1_000, 2_000)
