@@ -160,8 +160,8 @@ class Sessions:
         if state.state is State.IDLE:
             self._queued.setdefault(peer, reason)
             self._context.dialer.want(self, peer, urgent=self._is_awaited(peer))
-        elif (running := self._dialling.get(peer)) is None or running.begun:
-            state.want()
+        elif state.state is not State.DIALING or self._dialling[peer].begun:
+            state.want()  # else the dial that is about to begin will do
 
     async def synced(self, peer: EndpointId | None, timeout: float) -> Synced:
         """Sync with the peer, or with whoever answers first, now. Raises SyncTimeout, DocumentClosed."""
