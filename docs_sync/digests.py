@@ -10,7 +10,8 @@ A swarm that was cut in two for long comes apart: each half has neighbours enoug
 are compared, every `SELDOM` seconds, with peers as well that had them and are no neighbours (any more); where they
 differ, `live` joins the swarm through that peer after the sync.
 
-A peer that speaks iroh only knows no digests: `live` sends it reports of our heads instead.
+A peer that speaks iroh only knows no digests: `live` sends it reports of our heads instead, and where it is no
+neighbour (any more) it is synced with in full, at 16 times `SELDOM`.
 """
 
 from __future__ import annotations
@@ -181,9 +182,11 @@ class Digests:
                     _want_otherwise(peer, soon.pop(namespace))
             differ = await self._links.digest(peer, await self._digests(asked)) if asked else set()
             if differ is None:
-                if not state.speaks:  # else it is out of reach for a while
-                    state.silences = min(state.silences + 1, MAX_SILENCES)
-            else:
+                state.silences = min(state.silences + 1, MAX_SILENCES)
+                if everything and state.silences == MAX_SILENCES:
+                    for document in state.apart.values():  # it may have news, and nobody else that we hear of
+                        document.want(peer, "again")
+            elif asked:
                 state.silences, state.speaks = 0, True
                 for namespace, document in asked.items():
                     if bytes(namespace) in differ:
@@ -198,8 +201,8 @@ class Digests:
                 _want_otherwise(peer, each)
             state.asking = False
             if everything:
-                delay = self._rng.uniform(*EVERY) * 2.0**state.silences if state.shared else self._rng.uniform(*SELDOM)
-                state.next_at = _now() + delay
+                delay = self._rng.uniform(*(EVERY if state.shared else SELDOM))
+                state.next_at = _now() + delay * 2.0**state.silences
             self._forget(peer, state)
             if self._peers.get(peer) is state:
                 self._arm(peer, state)

@@ -22,7 +22,7 @@ def test_convergence(tmp_path, seed):
 
 
 def test_ten_nodes(tmp_path):
-    run(scenario(3, nodes=10, rust=2, seconds=30, faults=4), tmp_path)
+    run(scenario(3, nodes=10, rust=2, seconds=20, edits=16, faults=3), tmp_path)
 
 
 def test_a_seed_gives_the_same_run(tmp_path):
