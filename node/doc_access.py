@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..transport import EndpointId
 from .command import run
 
-__all__ = ["list_shares", "restrict", "revoke", "ticket_of"]
+__all__ = ["list_shares", "restrict", "revoke", "through", "ticket_of"]
 
 DocId = Annotated[str, typer.Argument(metavar="DOC", help="Id of the document.")]
 
@@ -33,6 +33,13 @@ async def ticket_of(document: Doc, *, write: bool, carry: bool, reader: str | No
         return document.ticket(write=write)
     who = None if reader is None else EndpointId.parse(reader)
     return await document.share(who, expires=None if expires is None else parse_expiry(expires))
+
+
+def through(ticket: DocTicket, other: DocTicket) -> DocTicket:
+    """What ``ticket`` lets do, at the nodes of ``other``, which may be a Rust peer's. Raises UsageError."""
+    if ticket.id != other.id:
+        raise UsageError("the two tickets are of different documents: give two of the same")
+    return ticket.at(*other.nodes)
 
 
 def parse_expiry(text: str) -> timedelta | datetime:

@@ -28,7 +28,7 @@ from ..docs_sync import (
 from ..docs_sync.errors import SyncTimeout
 from ..errors import UsageError
 from .command import Context, run
-from .doc_access import list_shares, restrict, revoke, ticket_of
+from .doc_access import list_shares, restrict, revoke, through, ticket_of
 from .doc_contents import download_policy, list_contents
 from .doc_output import described, row, tell, when
 from .doc_transfer import export_document, import_document
@@ -327,12 +327,15 @@ def join(
     context: typer.Context,
     ticket: Annotated[str, typer.Argument(help="From 'tidings doc share'.")],
     prefix: Annotated[str | None, typer.Option(help="Hold only the keys that start with this text.")] = None,
+    via: Annotated[str | None, typer.Option(metavar="TICKET", help="Another ticket of it: go to those nodes.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the first sync.")] = 30.0,
 ) -> None:
     """Get a document, or a part of it, with its contents from the peers of a ticket, print its id, and end."""
 
     async def command() -> None:
         parsed = DocTicket.parse(ticket)
+        if via is not None:
+            parsed = through(parsed, DocTicket.parse(via))
         async with context.obj.open_node() as node:
             part = None if prefix is None else os.fsencode(prefix)
             document = await node.docs.join(parsed, prefix=part, timeout=timeout)

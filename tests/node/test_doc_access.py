@@ -10,7 +10,7 @@ from nodes import LOOPBACK
 from program import Outcome, ask, running
 from tidings import DocTicket, Node
 from tidings.errors import UsageError
-from tidings.node.doc_access import parse_expiry, ticket_of
+from tidings.node.doc_access import parse_expiry, through, ticket_of
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,9 @@ async def test_which_ticket_is_printed() -> None:
         assert plain.grant and plain.key and plain.restricted and not plain.capability.can_write
         assert write.grant is None and write.key and write.capability.can_write
         assert carry == carry.iroh()
+        assert through(plain, carry) == plain
+        with pytest.raises(UsageError, match="different"):
+            through(plain, (await node.docs.create()).ticket())
         await doc.restrict(False)
         assert (await ticket()).grant is None
         limited = await ticket(expires="7d")
