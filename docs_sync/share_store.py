@@ -98,14 +98,16 @@ class ShareStore:
     async def adopt(
         self, namespace: NamespaceId, *, restricted: bool, cipher_key: bytes | None, grant: Grant | None
     ) -> None:
-        """Keep what came with a ticket: the latest grant counts, a key that is here stays, a restriction too."""
+        """Keep what came with a ticket: the grant that was issued last counts, a key and a restriction stay."""
         row = tables.namespaces.update().where(_n.namespace == bytes(namespace))
 
         def job(connection: sa.Connection) -> None:
             lock(connection, bytes(namespace))
             if restricted:
                 connection.execute(row.values(restricted=True))
-            if grant is not None:
+            known = connection.execute(sa.select(_n.share).where(_n.namespace == bytes(namespace))).scalar()
+            last = 0 if known is None else Grant.decode(known).share.issued_us
+            if grant is not None and grant.share.issued_us >= last:
                 connection.execute(row.values(share=grant.encode()))
             if cipher_key is not None:
                 connection.execute(row.where(_n.cipher_key.is_(None)).values(cipher_key=cipher_key))

@@ -196,7 +196,11 @@ async def test_what_a_node_shows(control, clock):
     assert await control.presentation(SECRET.id) == present_secret(SECRET, ME)
     grant = await control.share(WRITE, BOB, None)
     bob, stranger = await reader(clock, BOB, grant), await reader(clock, ALICE, grant)
-    assert await bob.presentation(SECRET.id) == grant.present(SECRET.id, BOB)
+    older = Share.issue(SECRET, BOB, NOW - 1, None)
+    await bob.adopt(SECRET.id, restricted=True, cipher_key=b"k" * 32, grant=older)
+    assert await bob.presentation(SECRET.id) == grant.present(SECRET.id, BOB), "an old ticket takes nothing away"
+    await bob.adopt(SECRET.id, restricted=False, cipher_key=b"x" * 32, grant=None)
+    assert await bob.cipher_key(SECRET.id) == b"k" * 32 and await bob.is_restricted(SECRET.id)
     assert await stranger.presentation(SECRET.id) is None
     await closed(bob, stranger)
 
