@@ -62,10 +62,10 @@ class Waiter:
         """To be called before looking at the store: what comes after this ends the next `news`."""
         self._news.clear()
 
-    async def news(self) -> None:
-        """Return when there may be something new."""
+    async def news(self, look_again: float = LOOK_AGAIN) -> None:
+        """Return when there may be something new, after ``look_again`` seconds in any case."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN):
+            async with asyncio.timeout(look_again):
                 await self._news.wait()
 
     def wake(self) -> None:

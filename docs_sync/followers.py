@@ -4,8 +4,8 @@ Each followed document has a *feed*, one task that reads what arrived in the sto
 another one, and puts it into the queue of each follower (`follow.FollowQueue`). A slow follower costs its own queue and
 nothing else: its stream takes what its peer reads, and what does not fit becomes one `SyncAgain`.
 
-Whether a follower may still read is asked again every `RECHECK` seconds; then it also gets an empty frame, so that it
-can tell silence from a provider that is gone.
+Whether a follower may still read is asked again every `RECHECK` seconds. Who hears nothing for long gets an empty
+frame, to tell silence from a provider that is gone.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ MAX_FOLLOWERS = 1024  # of a node; idle ones cost a task and some kB each
 MAX_OF_PEER = 256  # of those one peer's, so that it does not take the room of all
 PAGE = 256  # arrivals read at once
 MAX_CONTENTS = 4096  # contents that wait for the feed; who misses one asks for it by and by
+LOOK_AGAIN = 30.0  # seconds between two looks into the store unasked: there may be a thousand feeds
+QUIET = 25.0  # seconds without news until an empty frame says that we are there; who follows waits for 60
 WRITE_TIMEOUT = 60.0  # seconds for the follower to take a frame
 
 
@@ -119,23 +121,23 @@ class Followers:
         return len(self._known) < MAX_FOLLOWERS and sum(each[0] == peer for each in self._known) < MAX_OF_PEER
 
     async def _send(self, peer: EndpointId, namespace: NamespaceId, follower: _Follower, stream: BiStream) -> None:
-        recheck_at = _now() + access_rules.RECHECK
+        recheck_at, quiet_at = _now() + access_rules.RECHECK, _now() + QUIET
         while not follower.over:
             follower.wake.clear()
             if not follower.queue:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(recheck_at):
+                    async with asyncio.timeout_at(min(recheck_at, quiet_at)):
                         await follower.wake.wait()
-            due = _now() >= recheck_at
-            if due:
+            if _now() >= recheck_at:
                 if not await self._access.allows(peer, namespace, "read"):
                     logger.info("%s may not read %s any more", peer.short(), namespace.short())
                     return
                 recheck_at = _now() + access_rules.RECHECK
-            news = follower.queue.take() or (News((), ()) if due else None)
+            news = follower.queue.take() or (News((), ()) if _now() >= quiet_at else None)
             if news is not None and not follower.over:
                 async with asyncio.timeout(WRITE_TIMEOUT):
                     await stream.send.write(frame(encode_news(news)))
+                quiet_at = _now() + QUIET
 
     def _join(self, namespace: NamespaceId, follower: _Follower) -> _Feed:
         feed = self._feeds.get(namespace)
@@ -155,7 +157,7 @@ class Followers:
                     waiter.look()
                     full, after = await self._offer(namespace, feed, after)
                     if not full:
-                        await waiter.news()
+                        await waiter.news(LOOK_AGAIN)
         except DatabaseClosed:
             pass
         except TidingsError as error:  # who still wants to follow comes again

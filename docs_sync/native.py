@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 MAX_STREAMS = 512  # of one connection that are served at once: 256 of them may follow documents for long
 INIT_TIMEOUT = 10.0  # seconds for a peer that connected to say which document it wants
 LINGER = 5.0  # seconds for the dialler of iroh's to close before we do
-NEWS_TIMEOUT = 60.0  # seconds without a frame from a provider that sends one every ten, empty if need be
+NEWS_TIMEOUT = 60.0  # seconds without a frame from a provider, which sends one every 25, empty if need be
 BAD_REQUEST = 1  # application close code
 
 

@@ -191,7 +191,7 @@ async def test_there_is_no_room_for_any_number(monkeypatch):
 
 
 async def test_an_idle_link_says_that_it_is_there(monkeypatch):
-    monkeypatch.setattr(access, "RECHECK", 0.05)
+    monkeypatch.setattr(followers, "QUIET", 0.05)
     async with provider() as (a, b, _), aclosing(a.links.follow(b.id, ID, b"p/")) as frames:
         async with asyncio.timeout(15):
             quiet = 0
