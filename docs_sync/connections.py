@@ -167,8 +167,15 @@ class Connections:
 
     def forget(self, connection: Connection) -> None:
         """It is over."""
-        if (kept := self._open.pop(connection, None)) is not None:
-            kept.close()
+        kept = self._open.pop(connection, None)
+        if kept is None:
+            return
+        kept.close()
+        state = self._peers.get(connection.remote_id)
+        if state is not None and state.current is kept:
+            state.current = None
+            if state.dial is None:
+                del self._peers[connection.remote_id]
 
     async def aclose(self) -> None:
         await self._dials.aclose()

@@ -62,7 +62,7 @@ async def test_an_unused_connection_is_closed(monkeypatch):
     monkeypatch.setattr(connections, "IDLE", 0.1)
     async with pair() as (a, b):
         await a.sync_with(b)
-        await until(lambda: not a.connections() and not b.connections())
+        await until(lambda: not a.links._connections._peers and not b.links._connections._peers)
         await a.sync_with(b)
 
 
