@@ -52,9 +52,8 @@ _WRITE, _READ = 1, 2  # namespaces.kind
 WHOLE = IdRange(EMPTY_ID, EMPTY_ID)
 WHOLE_DOCUMENT = View()
 OF_DOCUMENTS = [table for table in tables.metadata.sorted_tables if "namespace" in table.c]
-_n, _a, _e, _h, _p, _b = (
-    table.c
-    for table in (tables.namespaces, tables.authors, tables.entries, tables.heads, tables.sync_peers, tables.blobs)
+_n, _a, _e, _h, _p = (
+    table.c for table in (tables.namespaces, tables.authors, tables.entries, tables.heads, tables.sync_peers)
 )
 _c = tables.contents.c
 
@@ -473,14 +472,6 @@ class DocsStore:
         """The time of each author's newest entry, in microseconds."""
         query = sa.select(_h.author, _h.timestamp).where(_h.namespace == bytes(namespace))
         return await self._database.read(lambda connection: {row[0]: row[1] for row in connection.execute(query)})
-
-    async def missing_content(self, namespace: NamespaceId, limit: int) -> dict[bytes, int]:
-        """Contents that entries name and that are not here, at most ``limit``: hash and size, the largest claimed."""
-        here = sa.exists().where(_b.hash == _e.hash, _b.state == 1)
-        wanted = sa.select(_e.hash, sa.func.max(_e.size)).where(_e.namespace == bytes(namespace), _e.size > 0, ~here)
-        return await self._database.read(
-            lambda connection: {row[0]: row[1] for row in connection.execute(wanted.group_by(_e.hash).limit(limit))}
-        )
 
     # Sync.
 

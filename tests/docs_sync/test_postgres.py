@@ -14,6 +14,7 @@ from docs_checker import sync_stores, verify_document
 from docs_model import NAMESPACE_ID
 from postgres_server import PostgresServer
 from test_faults_rows import CAPABILITY, ID, History
+from tidings.docs_sync.content_store import ContentStore
 from tidings.docs_sync.entry import EMPTY_HASH, Record, SignedEntry, fingerprint_of, sign_entry
 from tidings.docs_sync.errors import BadKey, KeyTooLarge
 from tidings.docs_sync.query import Query
@@ -57,7 +58,7 @@ async def test_every_row_is_the_same(postgres_url: str, seed: int, history: bool
             await side.step()
             found: list[object] = [await database.read(rows), await side.store.summary(ID), await side.store.heads(ID)]
             found += [await side.store.changes(ID, 3, 100), await side.store.last_seq(ID)]
-            found.append(await side.store.missing_content(ID, 10))
+            found.append(await ContentStore(database).due(ID, (-1, b""), 10))
             found += [[entry async for entry in side.store.query(ID, query)] for query in QUERIES]
             found += [await side.store.count(ID, query) for query in QUERIES]
             answers.append(found)

@@ -262,12 +262,6 @@ async def test_capabilities_only_widen(store: DocsStore) -> None:
     assert await store.namespaces() == [ID]
 
 
-async def test_missing_content(store: DocsStore) -> None:
-    history = [entry(b"a", 1, 1), entry(b"b", 2, 2), entry(b"c", 3, None), entry(b"d", 4, 1)]
-    await store._database.write(lambda connection: put_all(connection, history))
-    assert await store.missing_content(ID, 10) == {b"\1" * 32: 1, b"\2" * 32: 1}
-
-
 async def test_the_most_useful_peers_are_remembered(store: DocsStore) -> None:
     peers = [EndpointAddr.of(EndpointId(bytes([n]) * 32), [IpAddr.of("127.0.0.1", n)]) for n in range(8)]
     for peer in [*peers, peers[4]]:
