@@ -8,6 +8,7 @@ from docs_net import contents, eventually, node
 from tidings.docs_sync import DocTicket, NeighborUp, SyncFinished, access, errors
 from tidings.docs_sync.part import in_part
 from tidings.docs_sync.query import Query
+from tidings.node import Node
 from tidings.transport import SecretKey
 from tidings.transport.stream import RecvStream
 
@@ -389,3 +390,27 @@ async def test_neighbors_are_events_too(tmp_path) -> None:
             async with asyncio.timeout(15):
                 while (event := await anext(events)) != NeighborUp(a.id):
                     assert isinstance(event, SyncFinished)
+
+
+async def test_a_part_of_what_two_nodes_have_in_one_database(tmp_path, postgres_url) -> None:
+    """The follower of one node hears what the other one stores."""
+    bind, shared = ["127.0.0.1:0"], {"database": postgres_url, "blobs": tmp_path / "blobs"}
+    async with (
+        Node.open(tmp_path / "a", bind=bind, **shared) as a,
+        Node.open(tmp_path / "b", bind=bind, **shared) as b,
+        Node.open(tmp_path / "c", bind=bind) as c,
+    ):
+        mine = await a.docs.create()
+        await mine.set("photos/1", b"1")
+        await mine.set("papers/1", b"1")
+        beside = await b.docs.open(mine.id)
+        theirs = await c.docs.join(mine.ticket(write=True), prefix="photos/")
+        await followed(theirs)
+        await mine.set("photos/2", b"2")
+        await beside.set("photos/3", b"3")
+        await beside.set("papers/3", b"3")
+        for key in ("photos/2", "photos/3"):
+            await eventually(lambda key=key: theirs.get(key))
+        await theirs.set("photos/4", b"4")
+        await eventually(lambda: beside.get("photos/4"))
+        assert await contents(theirs) == {b"photos/%d" % n: b"%d" % n for n in (1, 2, 3, 4)}
