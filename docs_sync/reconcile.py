@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 ENTRY_OVERHEAD = 248  # bytes of an entry on the wire beside its key, rounded up
+PART_OVERHEAD = 44  # bytes of a part beside its bounds, rounded up
 EMPTY_ID = bytes(64)
 
 
@@ -122,7 +123,9 @@ class Limits:
     max_bytes: int = 1 << 20
     """Bytes of entries in a message, where keys are long."""
     max_parts: int = 4096
-    """Parts in a message. Past it a differing range is handed back whole, to be split next time."""
+    """Parts in a message. Past it the differing ranges that are left go back as one, to be split next time."""
+    max_bounds: int = 1 << 19
+    """Bytes of the parts' bounds, where keys are long; one more split may go beyond it."""
 
 
 FAR = 0.02
@@ -264,6 +267,7 @@ class _Reply:
         self._limits = limits
         self._values_left = limits.max_values
         self._bytes_left = limits.max_bytes
+        self._bounds_left = limits.max_bounds
 
     def compare_all(self, parts: Sequence[RangeFingerprint]) -> None:
         compared = [(part, self._store.summary(part.range)) for part in parts]
@@ -271,15 +275,21 @@ class _Reply:
         # Where much differs, entries of small ranges would fill the message and more after it.
         base = min(self._limits.base, max(1, self._limits.max_values // (2 * len(differing) or 1)))
         for part, mine in differing:
+            if self._is_full:
+                rest = IdRange(part.range.x, differing[-1][0].range.y)  # they come in the order of the walk
+                self._add(RangeFingerprint(rest, self._store.summary(rest).fingerprint))
+                return
             if mine.size <= base or part.fingerprint == EMPTY_HASH:
                 self.items(part.range, lacking={}, have_local=False)
-            elif len(self.parts) >= self._limits.max_parts:
-                self.parts.append(RangeFingerprint(part.range, mine.fingerprint))
             else:
                 self._split(part.range, mine.size)
 
     def items(self, range: IdRange, *, lacking: dict[bytes, tuple[int, bytes]], have_local: bool) -> None:
         """Send what the range holds and ``lacking`` does not, or as much as still fits, and the rest's fingerprint."""
+        if self._values_left <= 0 and len(self.parts) >= self._limits.max_parts:
+            # Nobody honest asks for so much: no rows are read only to be left out.
+            self.parts.append(RangeFingerprint(range, self._store.summary(range).fingerprint))
+            return
         values: list[Value] = []
         for value in self._store.walk(range):
             id = bytes(value.entry.id)
@@ -288,17 +298,22 @@ class _Reply:
                 continue
             if not self._fits(len(id)):
                 cut = id if values else range.x
-                self._append(IdRange(range.x, cut), values, have_local=have_local)
+                if values:
+                    self._add(RangeItems(IdRange(range.x, cut), values, have_local))
                 rest = IdRange(cut, range.y)
-                self.parts.append(RangeFingerprint(rest, self._store.summary(rest).fingerprint))
+                self._add(RangeFingerprint(rest, self._store.summary(rest).fingerprint))
                 return
             values.append(value)
         if values or not have_local:
-            self.parts.append(RangeItems(range, values, have_local))
+            self._add(RangeItems(range, values, have_local))
 
-    def _append(self, range: IdRange, values: list[Value], *, have_local: bool) -> None:
-        if values:
-            self.parts.append(RangeItems(range, values, have_local))
+    @property
+    def _is_full(self) -> bool:
+        return len(self.parts) >= self._limits.max_parts or self._bounds_left <= 0
+
+    def _add(self, part: Part) -> None:
+        self.parts.append(part)
+        self._bounds_left -= len(part.range.x) + len(part.range.y) + PART_OVERHEAD
 
     def _fits(self, id_size: int) -> bool:
         """Take room for one more entry. The first of a message always fits, so that every message makes progress."""
@@ -324,6 +339,6 @@ class _Reply:
             run = IdRange(x, y)
             mine = self._store.summary(run)
             if mine.size > 1:  # very likely equal, and its entries would be longer than its fingerprint
-                self.parts.append(RangeFingerprint(run, mine.fingerprint))
+                self._add(RangeFingerprint(run, mine.fingerprint))
             else:
                 self.items(run, lacking={}, have_local=False)
