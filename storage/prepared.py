@@ -16,7 +16,8 @@ from sqlalchemy.dialects import sqlite
 
 __all__ = ["Prepared"]
 
-_NAMED_SQLITE = sqlite.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_sqlite: Any = sqlite.dialect  # not typed in every version of SQLAlchemy that will do
+_NAMED_SQLITE = _sqlite(paramstyle="named")
 
 
 class Prepared:
@@ -42,14 +43,14 @@ class Prepared:
 
     def run_many(self, connection: sa.Connection, parameters: Iterable[Mapping[str, object]]) -> None:
         text, constants = self._text(connection)
-        rows = [{**constants, **each} for each in parameters] if constants else list(parameters)
+        rows: Any = [{**constants, **each} for each in parameters] if constants else list(parameters)
         if rows:
-            connection.connection.cursor().executemany(text, rows)  # type: ignore[arg-type]
+            connection.connection.cursor().executemany(text, rows)
 
     def _cursor(self, connection: sa.Connection, parameters: Mapping[str, object]) -> Any:
         text, constants = self._text(connection)
-        cursor = connection.connection.cursor()
-        cursor.execute(text, {**constants, **parameters} if constants else parameters)  # type: ignore[arg-type]
+        cursor: Any = connection.connection.cursor()
+        cursor.execute(text, {**constants, **parameters} if constants else parameters)
         return cursor
 
     def _text(self, connection: sa.Connection) -> tuple[str, dict[str, object]]:
