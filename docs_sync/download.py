@@ -175,11 +175,9 @@ class Downloads:
     # Requests.
 
     def _launch(self) -> None:
-        """Start the requests that can be started now."""
+        """Start the requests that can be started now, and tell of the attempts that ended."""
         now = _now()
-        if self._tasks.closed or now < self._paused_until:
-            return
-        while True:
+        while not self._tasks.closed and now >= self._paused_until:
             held = now < self._rush_until and now < self._rush_next
             request = self._wanted.take(now, urgent_only=held)
             if request is None:
@@ -197,11 +195,11 @@ class Downloads:
             delivery = await self._get(request)
         except StoreError as failure:
             logger.warning("contents cannot be kept: %s", failure)
-            self._paused_until = _now() + PAUSE
         finally:
-            # Also where this is cancelled or fails badly: nothing stays "running".
+            # Also where this is cancelled or fails badly: nothing stays "running", and nothing runs in a circle.
             if delivery is None:
                 self._wanted.give_up(request, _now())
+                self._paused_until = _now() + PAUSE
             else:
                 error = delivery.error
                 self._wanted.delivered(
@@ -212,7 +210,7 @@ class Downloads:
                     at_fault=None if delivery.at_fault is None else bytes(delivery.at_fault),
                     unwell=isinstance(error, NetworkError | UsageError),
                 )
-            self._collect()
+            self._launch()
             self._work.set()
 
     async def _get(self, request: Request) -> Delivery:

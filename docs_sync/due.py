@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from .content_store import PAGE, UNANNOUNCED_US, ContentStore, Due
 from .keys import NamespaceId
@@ -25,6 +26,7 @@ HASTEN_MOST = 20_000  # contents that are tried ahead of time because a peer app
 HASTEN_REST_US = 3_000_000  # since their last attempt
 PRUNE_AFTER = 60.0  # seconds from a superseded content's turn to the look for another entry that names it
 PRUNE_EVERY = 600.0  # seconds between two passes over all of a document's entries
+READ_AT_ONCE = 32  # documents, until what was found is asked for
 LEAST_ROOM = 64  # for contents that are read together
 LOOK_EVERY = 60.0  # seconds, where other processes write the same store
 FIRST = (-1, b"")
@@ -33,6 +35,7 @@ FIRST = (-1, b"")
 @dataclass(slots=True)
 class _Document:
     after: tuple[int, bytes] = FIRST
+    round: int = 0  # grows with what makes a page that is being read out of date
     hasten: int = 0  # contents that may still be tried ahead of their time
     hastened_us: int = 0
     untried: bool = False  # the store has contents that are due for the first time in a moment
@@ -71,6 +74,7 @@ class DueContents:
         """The store wants more contents of the document, and waits a moment for announcements."""
         if (state := self._documents.get(document)) is not None:
             state.untried = True
+            state.round += 1
             self._untold.add(document)
             self._look(document, now + UNANNOUNCED_US / 1e6)
 
@@ -90,12 +94,14 @@ class DueContents:
         """A peer of the document appeared: try its contents ahead of their time."""
         if (state := self._documents.get(document)) is not None and document not in self._fresh:
             state.hasten, state.hastened_us, state.after = HASTEN_MOST, self._clock(), FIRST
+            state.round += 1
             self._look(document, now)
 
     def again(self, document: bytes, now: float) -> None:
         """Contents of it left the window untried."""
         if (state := self._documents.get(document)) is not None:
             state.after = FIRST
+            state.round += 1
             self._look(document, now)
 
     def changed(self, document: bytes) -> None:
@@ -139,7 +145,7 @@ class DueContents:
             await self._grant()
         now = _now()
         due = [document for document, at in self._looks.items() if at <= now and self._has_room(document)]
-        for document in sorted(due, key=self._looks.__getitem__):
+        for document in nsmallest(READ_AT_ONCE, due, key=self._looks.__getitem__):
             if document in self._looks and self._has_room(document):
                 await self._read(document)
 
@@ -149,7 +155,11 @@ class DueContents:
         prunes = [document for document, at in self._prunes.items() if at <= now]
         for document in behind:
             self._behind.pop(document, None)
-            await self._store.catch_up(NamespaceId(document), self._clock())
+            try:
+                await self._store.catch_up(NamespaceId(document), self._clock())
+            except BaseException:
+                self.changed(document)
+                raise
             if document in self._documents:
                 self._untold.add(document)
                 self.hasten(document, _now())
@@ -209,11 +219,12 @@ class DueContents:
                 self._looks[document] = open_at
             return
         state = self._documents[document]
-        del self._looks[document]
+        round = state.round
         limit = min(PAGE, self._wanted.room(document))
         rows = await self._store.due(NamespaceId(document), state.after, limit)
-        if self._documents.get(document) is not state:
-            return
+        if self._documents.get(document) is not state or state.round != round:
+            return  # it is read again
+        del self._looks[document]
         now_us = self._clock()
         unnamed, next_due, taken = [], None, 0
         for row in rows:

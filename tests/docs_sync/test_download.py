@@ -15,6 +15,7 @@ from tidings.docs_sync.errors import ContentMissing
 from tidings.docs_sync.keys import Author, NamespaceSecret
 from tidings.docs_sync.policy import DownloadPolicy
 from tidings.docs_sync.store import DocsStore, NewEntry, now_us
+from tidings.errors import StoreError
 from tidings.storage import Database
 from tidings.transport import Endpoint, SecretKey
 
@@ -300,6 +301,53 @@ async def test_memory_is_bounded_with_very_many_wanted(world: World, monkeypatch
             await asyncio.sleep(0.01)
     assert 0 < most <= 4096
     assert len(world.downloads._due._wishes) <= due_module.MAX_WISHES
+
+
+async def test_a_peer_that_appears_while_the_store_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.document.near = [bytes(PEER)]
+    world.stored(await world.write(b"x"))
+    await world.until(failed=1)
+    due, reading = world.contents.due, asyncio.Event()
+
+    async def slowly(*of):
+        rows = await due(*of)
+        reading.set()
+        await asyncio.sleep(0.1)
+        return rows
+
+    monkeypatch.setattr(world.contents, "due", slowly)
+    monkeypatch.setattr(due_module, "HASTEN_REST_US", 0)
+    world.blobs.elsewhere = {Hash.of(b"x"): b"x"}
+    world.downloads._due.again(bytes(DOC), 0.0)
+    world.downloads._work.set()
+    async with asyncio.timeout(5):
+        await reading.wait()
+    world.downloads.peer_appeared(DOC, bytes(PEER))
+    await world.until(had=1)
+
+
+async def test_a_store_that_fails_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.1)
+    world.document.near = [bytes(PEER)]
+    world.blobs.elsewhere = {Hash.of(b"%d" % n): b"%d" % n for n in range(10)}
+    settle, fetch, failures = world.contents.settle, world.blobs.fetch_small, [3, 3]
+
+    async def no_settling(*of):
+        failures[0] -= 1
+        if failures[0] > 0:
+            raise StoreError("the disk is full")
+        return await settle(*of)
+
+    async def no_keeping(*of):
+        failures[1] -= 1
+        if failures[1] > 0:
+            raise StoreError("the disk is full")
+        return await fetch(*of)
+
+    monkeypatch.setattr(world.contents, "settle", no_settling)
+    monkeypatch.setattr(world.blobs, "fetch_small", no_keeping)
+    world.stored(await world.write(*world.blobs.elsewhere.values()))
+    await world.until(had=10)
 
 
 async def test_a_document_that_left(world: World) -> None:
