@@ -206,7 +206,7 @@ async def test_diallers_that_break_off_at_each_byte(tmp_path: Path) -> None:
         entry = sign_entry(secret, Author.generate(), b"their", Record(1, b"\1" * 32, 1))
         second = frame(encode_sync(Sync([RangeItems(WHOLE, [Value(entry, ContentStatus.MISSING)], have_local=True)])))
         init = init_of(doc)
-        cuts = [*range(0, len(init)), *range(len(init), len(init) + len(second), 2)]
+        cuts = [*range(0, len(init)), *range(len(init), len(init) + len(second), 4)]
         async with endpoints(a, 1) as (dialler,):
 
             async def break_off(cut: int) -> None:
