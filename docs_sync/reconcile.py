@@ -286,9 +286,9 @@ class _Reply:
 
     def items(self, range: IdRange, *, lacking: dict[bytes, tuple[int, bytes]], have_local: bool) -> None:
         """Send what the range holds and ``lacking`` does not, or as much as still fits, and the rest's fingerprint."""
-        if self._values_left <= 0 and len(self.parts) >= self._limits.max_parts:
+        if self._values_left <= 0 and self._is_full:
             # Nobody honest asks for so much: no rows are read only to be left out.
-            self.parts.append(RangeFingerprint(range, self._store.summary(range).fingerprint))
+            self._add(RangeFingerprint(range, self._store.summary(range).fingerprint))
             return
         values: list[Value] = []
         for value in self._store.walk(range):

@@ -87,7 +87,7 @@ class FrameReader:
         self._in_line = 0
         self._line_since = 0.0
 
-    async def read(self, stream: BiStream, pace: Pace, limit: int = MAX_FRAME) -> SyncMessage | None:
+    async def read(self, stream: BiStream, pace: Pace, limit: int) -> SyncMessage | None:
         """The next message, None at the end of the peer's half. Raises DecodeError, TimeoutError."""
         head = await pace.wait(stream.recv.read(4), FRAME_TIMEOUT)
         if not head:
@@ -204,7 +204,8 @@ class SyncSession:
         await close(self._stream, kept=self._check_key is not None)
 
     async def _alternate(self) -> None:
-        while (received := await self._frames.read(self._stream, self._pace)) is not None:
+        most = MAX_FRAME if self._check_key is None else SMALL_FRAME  # tidings peers cut theirs
+        while (received := await self._frames.read(self._stream, self._pace, most)) is not None:
             match received:
                 case Sync(message):
                     pass

@@ -33,6 +33,7 @@ limits = st.builds(
     max_values=st.sampled_from([1, 2, 7, 1000]),
     max_bytes=st.sampled_from([1, 600, 1 << 20]),
     max_parts=st.sampled_from([1, 3, 4096]),
+    max_bounds=st.sampled_from([1, 500, 1 << 19]),
 )
 
 

@@ -133,7 +133,7 @@ async def test_a_refused_dial() -> None:
         ours, remote = stream_pair()
 
         async def acceptor() -> None:
-            await FrameReader(b).read(remote, Pace())
+            await FrameReader(b).read(remote, Pace(), sync.MAX_FRAME)
             await refuse(b, remote, AbortReason.ALREADY_SYNCING)
 
         serving = asyncio.ensure_future(acceptor())
@@ -246,7 +246,7 @@ async def test_a_peer_that_sends_slowly_for_ever_is_given_up(reader, monkeypatch
     ours, remote = stream_pair()
     sending = asyncio.ensure_future(trickle(remote, LONG, 1, 0.01))
     with pytest.raises(TimeoutError):
-        await reader.read(ours, Pace())
+        await reader.read(ours, Pace(), sync.MAX_FRAME)
     sending.cancel()
 
 
@@ -255,7 +255,7 @@ async def test_a_slow_peer_is_waited_for_as_long_as_bytes_come(reader, monkeypat
     monkeypatch.setattr(sync, "MIN_RATE", len(LONG) / 4)
     ours, remote = stream_pair()
     sending = asyncio.ensure_future(trickle(remote, LONG, len(LONG) // 40, 0.03))  # 1.2 s in all
-    assert isinstance(await reader.read(ours, Pace()), Sync)
+    assert isinstance(await reader.read(ours, Pace(), sync.MAX_FRAME), Sync)
     await sending
 
 
@@ -267,7 +267,7 @@ async def test_short_waits_add_up(reader, monkeypatch: pytest.MonkeyPatch) -> No
     sending = asyncio.ensure_future(trickle(remote, short * 100, len(short), 0.03))
     pace, count = Pace(), 0
     with pytest.raises(TimeoutError):
-        while await reader.read(ours, pace):
+        while await reader.read(ours, pace, sync.MAX_FRAME):
             count += 1
     assert 0 < count < 50
     sending.cancel()
@@ -278,12 +278,12 @@ async def test_a_slow_large_message_makes_room_for_others(reader, monkeypatch: p
     monkeypatch.setattr(sync, "LARGE_TURN", 0.1)
     slow, slow_remote = stream_pair()
     sending = asyncio.ensure_future(trickle(slow_remote, LONG, 5, 0.005))
-    holding = asyncio.ensure_future(reader.read(slow, Pace()))
+    holding = asyncio.ensure_future(reader.read(slow, Pace(), sync.MAX_FRAME))
     await asyncio.sleep(0.3)
     assert not holding.done()  # nobody else wants it
     quick, quick_remote = stream_pair()
     await quick_remote.send.write(LONG)
-    assert isinstance(await asyncio.wait_for(reader.read(quick, Pace()), 10), Sync)
+    assert isinstance(await asyncio.wait_for(reader.read(quick, Pace(), sync.MAX_FRAME), 10), Sync)
     with pytest.raises(TimeoutError, match="others waited"):
         await holding
     sending.cancel()
