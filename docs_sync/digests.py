@@ -23,13 +23,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from ..errors import TidingsError
+from ..errors import NetworkError, TidingsError
 from ..transport import EndpointId
 from .access import AccessControl
 from .events import SyncReason
 from .keys import NamespaceId
 from .native_messages import Digest
 from .store import DocsStore
+from .sync_state import backoff
 from .tasks import Tasks
 
 __all__ = ["Asks", "Compared", "Digests"]
@@ -70,6 +71,8 @@ class _Peer:
     timer: asyncio.TimerHandle | None = None
     asking: bool = False
     silences: int = 0  # digests in a row without an answer
+    failures: int = 0  # and those that did not get there
+    not_before: float = 0.0
     speaks: bool = False
 
 
@@ -87,6 +90,7 @@ class Digests:
     def meet(self, document: Compared, peer: EndpointId) -> None:
         """The peer is a neighbour in the document from now on, until `part`: sync with it where they differ."""
         state = self._peers.setdefault(peer, _Peer())
+        state.not_before = 0.0
         if not state.shared:
             state.next_at = _now() + self._rng.uniform(*EVERY)
             state.silences = 0
@@ -157,7 +161,7 @@ class Digests:
     def _arm(self, peer: EndpointId, state: _Peer) -> None:
         if state.asking or self._tasks.closed:
             return
-        when = _now() + self._rng.uniform(*SOON) if state.soon else state.next_at
+        when = max(_now() + self._rng.uniform(*SOON), state.not_before) if state.soon else state.next_at
         if state.timer is not None:
             if state.timer.when() <= when:
                 return
@@ -187,7 +191,7 @@ class Digests:
                     for document in state.apart.values():  # it may have news, and nobody else that we hear of
                         document.want(peer, "again")
             elif asked:
-                state.silences, state.speaks = 0, True
+                state.silences, state.failures, state.speaks = 0, 0, True
                 for namespace, document in asked.items():
                     if bytes(namespace) in differ:
                         document.want(peer, "digest")
@@ -196,6 +200,11 @@ class Digests:
                     self._rng.choice(list(state.shared.values())).want(peer, "again")
         except (TidingsError, TimeoutError) as error:
             logger.info("documents are not compared with %s: %s", peer.short(), error)
+            if isinstance(error, NetworkError | TimeoutError) and len(soon) > FEW:
+                # Dials for each would find nobody either. It is asked again, or by its own coming as a neighbour.
+                state.not_before = _now() + backoff(state.failures, self._rng)
+                state.failures += 1
+                state.soon, soon = soon | state.soon, {}
         finally:
             for each in soon.values():
                 _want_otherwise(peer, each)

@@ -6,7 +6,7 @@ from random import Random
 
 from docs_net import eventually, node
 from tidings.docs_sync import digests as module
-from tidings.docs_sync import live
+from tidings.docs_sync import live, sync_state
 from tidings.docs_sync.digests import Digests
 from tidings.docs_sync.keys import NamespaceId
 from tidings.docs_sync.messages import Put
@@ -131,6 +131,16 @@ async def test_a_peer_that_cannot_compare_is_synced_with() -> None:
         peer = SecretKey.generate().public
         await (await compared(links, documents, peer, otherwise="join")).aclose()
         assert [document.wanted for document in documents] == [[(peer, "join")]] * 2
+
+
+async def test_many_documents_of_a_peer_that_is_not_there_wait_for_it(monkeypatch) -> None:
+    monkeypatch.setattr(sync_state, "RETRY_FIRST", 0.01)
+    documents = [Document(n) for n in range(50)]
+    links = Links(Unreachable("nobody there"), TimeoutError(), {bytes(Document(7).namespace)})
+    peer = SecretKey.generate().public
+    await (await compared(links, documents, peer, otherwise="join")).aclose()
+    assert [len(asked) for asked in links.asked] == [50, 50, 50]
+    assert [document.wanted for document in documents] == [[(peer, "digest")] if n == 7 else [] for n in range(50)]
 
 
 async def test_a_restricted_document_is_synced() -> None:
