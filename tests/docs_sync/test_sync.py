@@ -104,7 +104,7 @@ def session(store: DocsStore, stream: BiStream) -> SyncSession:
 
 
 async def serve(store: DocsStore, stream: BiStream) -> SyncSession:
-    init = await FrameReader(store).read(stream, Pace())
+    init = await FrameReader(store).read(stream, Pace(), sync.MAX_FRAME)
     assert isinstance(init, Init)
     serving = session(store, stream)
     await serving.accept(init)
