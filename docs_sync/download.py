@@ -4,7 +4,7 @@ The store says what is wanted and since when it failed (`content_store`), `due` 
 `wanted` decides what is asked of whom; this runs the requests, keeps what became of them in groups, and tells the
 documents. Whatever ends, a bug included, is started again later, and nothing wanted is forgotten by a crash.
 
-While a large sync runs, its entries come first: then one request a second is for what nobody waits for.
+While a large sync runs, its entries come first: then one request every two seconds is for what nobody waits for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MANY = 64  # contents that are offered together and left to be found when they a
 RUSH = 500  # entries that come within RUSH_WITHIN seconds are a large sync
 RUSH_WITHIN = 1.0
 RUSH_LINGERS = 3.0  # seconds until it counts as over: a message of it may take as long
-RUSH_PACE = 1.0  # seconds between two requests meanwhile
+RUSH_PACE = 2.0  # seconds between two requests meanwhile
 
 
 class Listener(Protocol):
