@@ -10,6 +10,7 @@ from tidings.docs_sync.sync_state import TRANSITIONS, Action, Event, State
 from virtual_clock import HOST
 from virtual_swarm import Scenario, Violation, run
 
+pytestmark = pytest.mark.timeout(240)  # on a machine that is busy; alone each takes a second or two
 SMALL = Scenario(seed=0, nodes=4, rust=1, seconds=45, edits=24, faults=8, contents=False)
 
 
