@@ -6,7 +6,10 @@ The long form: ``python -m benchmarks.kill --documents --rounds 200``.
 import random
 from pathlib import Path
 
+import pytest
 from crash_rounds import kill_documents, kill_migrations
+
+pytestmark = pytest.mark.timeout(180)  # seconds on a free machine
 
 
 async def test_kills_while_documents_are_written(tmp_path: Path) -> None:

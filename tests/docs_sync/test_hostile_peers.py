@@ -25,6 +25,8 @@ from tidings.docs_sync.sync import ALPN
 from tidings.transport import BiStream, Connection, Endpoint, Router, frame
 from tidings.transport.framing import read_frame
 
+pytestmark = pytest.mark.timeout(180)  # they wait for the node's own patience to end, on a busy machine for long
+
 WHOLE = IdRange(bytes(64), bytes(64))
 PATIENCE = 25.0  # seconds for the node to be rid of a bad peer, on a busy machine
 BIG = 1 << 22
