@@ -280,6 +280,7 @@ def make_old_database(path: Path, count: int) -> list[list[SignedEntry]]:
         data = bytearray(raw.serialize())
         data[18:20] = b"\2\2"  # with a write-ahead log, as every version made it
         path.write_bytes(data)
+        path.chmod(0o600)
     engine.dispose()
     return documents
 
