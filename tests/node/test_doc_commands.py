@@ -44,8 +44,8 @@ def test_one_node_from_new_to_rm(here: Callable[..., Outcome], tmp_path: Path) -
 
 def test_all_the_ways_to_list(here: Callable[..., Outcome]) -> None:
     doc = here("doc", "new").text()
-    for key in ("b/1", "b/2", "a", "gone"):
-        here("doc", "set", doc, key, key)
+    lines = "".join(json.dumps({"key": key, "text": key}) + "\n" for key in ("b/1", "b/2", "a", "gone"))
+    assert here("doc", "import", doc, "-", stdin=lines.encode()).text() == "4 written"
     here("doc", "rm", doc, "gone")
 
     def keys(*options: str) -> list[object]:
@@ -87,8 +87,8 @@ def test_history(here: Callable[..., Outcome]) -> None:
 
 def test_export_and_import(here: Callable[..., Outcome], tmp_path: Path) -> None:
     doc, file = here("doc", "new").text(), tmp_path / "entries.jsonl"
-    for key in ("a/1", "a/2", "b"):
-        here("doc", "set", doc, key, f"value of {key}")
+    lines = "".join(json.dumps({"key": key, "text": f"value of {key}"}) + "\n" for key in ("a/1", "a/2", "b"))
+    here("doc", "import", doc, "-", stdin=lines.encode())
     assert here("doc", "export", doc, file).text() == "3 entries"
     assert here("--json", "doc", "export", doc, file, "--no-contents").json() == [{"entries": 3, "named": 3}]
     out = here("doc", "export", doc, "-", "--prefix", "a/").out
