@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 ENTRY_OVERHEAD = 248  # bytes of an entry on the wire beside its key, rounded up
+MAX_ANSWERED = 8192  # parts of a message, of each kind: a second's work where every one differs
 PART_OVERHEAD = 44  # bytes of a part beside its bounds, rounded up
 EMPTY_ID = bytes(64)
 
@@ -252,10 +253,11 @@ def answer(store: RangeStore, message: Message, limits: Limits, owed: Sequence[b
     for id in owed:
         # Not have_local: where the peer has a newer one there, it must send that before ours overwrites it.
         reply.items(IdRange(id, id + b"\0"), lacking={}, have_local=False)
-    for part in message:
-        if isinstance(part, RangeItems) and not part.have_local:
-            theirs = {bytes(value.entry.id): value.entry.record.order for value in part.values}
-            reply.items(part.range, lacking=theirs, have_local=True)
+    asked = [part for part in message if isinstance(part, RangeItems) and not part.have_local]
+    for part in asked[:MAX_ANSWERED]:
+        theirs = {bytes(value.entry.id): value.entry.record.order for value in part.values}
+        reply.items(part.range, lacking=theirs, have_local=True)
+    reply.hand_back(asked[MAX_ANSWERED:])
     reply.compare_all([part for part in message if isinstance(part, RangeFingerprint)])
     return reply.parts
 
@@ -270,19 +272,26 @@ class _Reply:
         self._bounds_left = limits.max_bounds
 
     def compare_all(self, parts: Sequence[RangeFingerprint]) -> None:
-        compared = [(part, self._store.summary(part.range)) for part in parts]
+        compared = [(part, self._store.summary(part.range)) for part in parts[:MAX_ANSWERED]]
         differing = [(part, mine) for part, mine in compared if mine.fingerprint != part.fingerprint]
+        left = list(parts[MAX_ANSWERED:])
         # Where much differs, entries of small ranges would fill the message and more after it.
         base = min(self._limits.base, max(1, self._limits.max_values // (2 * len(differing) or 1)))
-        for part, mine in differing:
+        for index, (part, mine) in enumerate(differing):
             if self._is_full:
-                rest = IdRange(part.range.x, differing[-1][0].range.y)  # they come in the order of the walk
-                self._add(RangeFingerprint(rest, self._store.summary(rest).fingerprint))
-                return
+                left = [part for part, _ in differing[index:]] + left
+                break
             if mine.size <= base or part.fingerprint == EMPTY_HASH:
                 self.items(part.range, lacking={}, have_local=False)
             else:
                 self._split(part.range, mine.size)
+        self.hand_back(left)
+
+    def hand_back(self, parts: Sequence[Part]) -> None:
+        """Left for later: one fingerprint over all of them, to be split again. They come in the order of the walk."""
+        if parts:
+            rest = IdRange(parts[0].range.x, parts[-1].range.y)
+            self._add(RangeFingerprint(rest, self._store.summary(rest).fingerprint))
 
     def items(self, range: IdRange, *, lacking: dict[bytes, tuple[int, bytes]], have_local: bool) -> None:
         """Send what the range holds and ``lacking`` does not, or as much as still fits, and the rest's fingerprint."""

@@ -138,15 +138,19 @@ EndpointId = PublicKey
 
 
 class SecretKey:
-    """An Ed25519 secret. It never prints itself; `to_bytes` hands out the 32 bytes to whoever stores them."""
+    """An Ed25519 secret. It never prints itself; `to_bytes` hands out the 32 bytes to whoever stores them.
 
-    __slots__ = ("_pair", "_public")
+    The public key is worked out when it is first needed: a node that opens 10,000 documents needs few of theirs.
+    """
+
+    __slots__ = ("_pair", "_public", "_seed")
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != KEY_SIZE:
             raise InvalidKey(f"a secret key is {KEY_SIZE} bytes, not {len(seed)}")
-        public, self._pair = sodium.crypto_sign_seed_keypair(bytes(seed))  # the pair is the seed and the public key
-        self._public = PublicKey(public)
+        self._seed = bytes(seed)
+        self._pair = b""  # the seed and the public key, as libsodium wants them
+        self._public: PublicKey | None = None
 
     @classmethod
     def generate(cls) -> Self:
@@ -154,14 +158,19 @@ class SecretKey:
 
     @property
     def public(self) -> PublicKey:
+        if self._public is None:
+            public, self._pair = sodium.crypto_sign_seed_keypair(self._seed)
+            self._public = PublicKey(public)
         return self._public
 
     def to_bytes(self) -> bytes:
-        return bytes(self._pair[:KEY_SIZE])
+        return self._seed
 
     def sign(self, message: bytes) -> bytes:
         """A 64-byte signature."""
+        if not self._pair:
+            _, self._pair = sodium.crypto_sign_seed_keypair(self._seed)
         return bytes(sodium.crypto_sign(message, self._pair)[:SIGNATURE_SIZE])
 
     def __repr__(self) -> str:
-        return f"SecretKey(of {self._public.short()})"
+        return f"SecretKey(of {self.public.short()})"
