@@ -88,12 +88,12 @@ def _verify_heads(connection, namespace: bytes, entries) -> None:
 
 
 def _verify_history(connection, namespace: bytes, entries) -> None:
-    """Every entry of the past is superseded by one of the present."""
+    """Every entry of the past is superseded by one of the present: a later one, or one as late at a proper prefix."""
     present = {(entry.id.author, entry.id.key): entry.record.order for entry in entries}
     for old in entries_of(connection, namespace, tables.history):
         author, key = old.id.author, old.id.key
-        orders = [present.get((author, key[:size])) for size in range(len(key) + 1)]
-        assert any(order is not None and order > old.record.order for order in orders)
+        above = [present.get((author, key[:size]), (-1, b"")) for size in range(len(key))]
+        assert any(order >= old.record.order for order in above) or present[author, key] > old.record.order
 
 
 def _verify_aggregate(connection, namespace: bytes, entries, rng: random.Random) -> None:
