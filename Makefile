@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 .PHONY: demo test lint types bench interop clean
 
 demo: $(VENV)/ready ; $(VENV)/bin/tidings demo
-test: $(VENV)/ready ; $(RUN) -m pytest -m "not interop"
+test: $(VENV)/ready ; $(RUN) -m pytest -n auto -m "not interop"
 interop: $(VENV)/ready-interop ; $(RUN) -m pytest tests/interop -m interop
 lint: $(VENV)/ready ; $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports
 types: $(VENV)/ready ; cd $(VENV) && bin/mypy --config-file ../pyproject.toml

@@ -2,11 +2,11 @@
 
 import random
 
-from tidings.docs_sync.entry import EntryId, Record, SignedEntry
-from tidings.docs_sync.messages import Sync, encode_sync
-from tidings.docs_sync.put_rows import put_entries
-from tidings.docs_sync.reconcile import answer, initial_message, limits_for, take_values
-from tidings.docs_sync.rows import EntryRows
+from tidings.docs_sync.model.entry import EntryId, Record, SignedEntry
+from tidings.docs_sync.model.messages import Sync, encode_sync
+from tidings.docs_sync.model.reconcile import answer, initial_message, limits_for, take_values
+from tidings.docs_sync.store.put_rows import put_entries
+from tidings.docs_sync.store.rows import EntryRows
 from tidings.storage import schema
 from tidings.storage.engine import writer_engine
 

@@ -1,10 +1,15 @@
 """Replicated documents: signed entries, reconciliation, live sync over gossip; iroh's wire (``/iroh-sync/1``)."""
 
-from .access import Access, IssuedShare
-from .api import Doc, Docs
-from .batch import Batch
-from .content_store import Content, ContentCounts, ContentState
+from .access.control import Access, IssuedShare
+from .access.tickets import DocTicket
+from .bulk.batch import Batch
+from .bulk.folders import Copied, FileCopied
+from .bulk.history import Superseded
+from .bulk.jsonl import Exported, Imported
+from .bulk.watch import CaughtUp, Changed, Present, WatchEvent
+from .doc import Doc
 from .doc_entry import Entry
+from .docs import Docs
 from .entries import Entries
 from .events import (
     ContentReady,
@@ -19,15 +24,11 @@ from .events import (
     PendingContentReady,
     SyncFinished,
 )
-from .folders import Copied, FileCopied
-from .history import Superseded
-from .jsonl import Exported, Imported
-from .keys import Author, AuthorId, NamespaceId, NamespaceSecret
-from .policy import DownloadPolicy, Exact, Prefix
-from .reconcile import ContentStatus
-from .sync import ALPN
-from .tickets import DocTicket
-from .watch import CaughtUp, Changed, Present, WatchEvent
+from .model.keys import Author, AuthorId, NamespaceId, NamespaceSecret
+from .model.policy import DownloadPolicy, Exact, Prefix
+from .model.reconcile import ContentStatus
+from .store.content_store import Content, ContentCounts, ContentState
+from .sync.session import ALPN
 
 __all__ = [
     "ALPN",

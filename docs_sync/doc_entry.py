@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import msgpack  # type: ignore[import-untyped]
 
 from ..blobs import Hash
-from .encryption import DocumentCipher, opened_pieces
-from .entry import SignedEntry
+from .access.encryption import DocumentCipher, opened_pieces
 from .errors import NotAValue
-from .keys import AuthorId, NamespaceId
+from .model.entry import SignedEntry
+from .model.keys import AuthorId, NamespaceId
 
 __all__ = ["CONTENT_TIMEOUT", "ContentReader", "Entry", "pack_value"]
 

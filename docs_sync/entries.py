@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from .doc_entry import Entry
-from .entry import SignedEntry
-from .keys import NamespaceId
-from .query import Query
-from .store import DocsStore
+from .model.entry import SignedEntry
+from .model.keys import NamespaceId
+from .store.documents import DocsStore
+from .store.query import Query
 
 __all__ = ["Entries", "Fits"]
 

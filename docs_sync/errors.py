@@ -81,7 +81,7 @@ class BadImport(UsageError):
 
 
 class BadKey(UsageError):
-    """A key is text or bytes of at most `tidings.docs_sync.validity.MAX_KEY_SIZE` bytes."""
+    """A key is text or bytes of at most `tidings.docs_sync.model.validity.MAX_KEY_SIZE` bytes."""
 
 
 class BadPeriod(UsageError):
@@ -101,7 +101,7 @@ class BatchEnded(UsageError):
 
 
 class BatchFull(UsageError):
-    """A batch holds `tidings.docs_sync.batch.MAX_BATCH` writes at most: leave its block and begin another one."""
+    """A batch holds `tidings.docs_sync.bulk.batch.MAX_BATCH` writes at most: leave its block and begin another one."""
 
 
 class ClockBehind(UsageError):

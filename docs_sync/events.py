@@ -12,7 +12,7 @@ from ..gossip import Lagged, NeighborDown, NeighborUp
 from ..gossip.subscription import Subscription
 from ..transport import EndpointId
 from .doc_entry import Entry
-from .reconcile import ContentStatus
+from .model.reconcile import ContentStatus
 
 __all__ = [
     "ContentReady",

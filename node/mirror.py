@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol, SupportsBytes
 
 from ..blobs import Hash
 from ..docs_sync.events import ContentReady, InsertLocal, InsertRemote, InsertShared, Lagged, PendingContentReady
-from ..docs_sync.paths import CONTROL_FOLDER, EMPTY_FILE, TEMPORARY, path_to_key
+from ..docs_sync.model.paths import CONTROL_FOLDER, EMPTY_FILE, TEMPORARY, path_to_key
 from ..errors import TidingsError
 from ..storage import Database
 from .mirror_files import Changed, is_as_seen, move_aside, parent_of, put_in_place, remove_file

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..docs_sync.errors import UnsafePath
-from ..docs_sync.paths import CONTROL_FOLDER, check_path, is_temporary
+from ..docs_sync.model.paths import CONTROL_FOLDER, check_path, is_temporary
 from ..errors import StoreError
 from .mirror_plan import Local
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, SupportsBytes
 
 from ..docs_sync.errors import UnsafePath
-from ..docs_sync.paths import key_to_path, path_to_key
+from ..docs_sync.model.paths import key_to_path, path_to_key
 from .mirror_plan import Version
 
 __all__ = ["MirrorEntry", "Versions"]

@@ -60,7 +60,7 @@ class Node:
         until the node closes. ``bind`` as for `Endpoint.bind`. ``database``, the URL of a PostgreSQL database
         (``postgresql+psycopg://user@host/database``), holds the documents, authors and small blobs instead; ``blobs``
         is the folder of the large ones, which nodes of one database share. ``access`` says which peer may read which
-        document, and from whom entries are taken (`tidings.docs_sync.access`).
+        document, and from whom entries are taken (`tidings.docs_sync.access.control`).
 
         Raises StoreError: the directory is in use by another process, damaged, or from a newer version; the database
         cannot be reached.

@@ -11,9 +11,9 @@ import random
 from typing import NamedTuple
 
 from tidings.blobs import Hash
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import EMPTY_HASH, Record, SignedEntry, sign_entry
-from tidings.docs_sync.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, SignedEntry, sign_entry
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
 
 DOCUMENTS = [NamespaceSecret(bytes([0xD0 + index]) * 32) for index in range(2)]
 AUTHORS = [Author(bytes([0xA0 + index]) * 32) for index in range(3)]

@@ -27,9 +27,9 @@ from typing import Any
 import sqlalchemy as sa
 from crash_operations import AUTHORS, CAPABILITIES, DOCUMENTS, LANES, LOCAL, WITH_HISTORY, Number, Operation
 from docs_checker import Model, arrivals, entries_of, sync_stores, verify_document
-from tidings.docs_sync.entry import EMPTY_HASH, Record, SignedEntry, fingerprint_of, sign_entry
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.store import PUT_BATCH, DocsStore
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, SignedEntry, fingerprint_of, sign_entry
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.store.documents import PUT_BATCH, DocsStore
 from tidings.storage import Database, schema, tables
 from tidings.storage.engine import writer_engine
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from crash_operations import AUTHORS, CAPABILITIES, LANES, LOCAL, MINUTE, WITH_HISTORY, Number, Operation
 from tidings.blobs.store import BlobStore
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeItems, Value
-from tidings.docs_sync.store import DocsStore, NewEntry
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeItems, Value
+from tidings.docs_sync.store.documents import DocsStore, NewEntry
 from tidings.storage import Database, tables
 
 

@@ -5,13 +5,13 @@ from bisect import bisect_left
 from itertools import pairwise
 
 import sqlalchemy as sa
-from tidings.docs_sync import aggregate
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of
-from tidings.docs_sync.messages import Init, Sync
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.rows import EntryRows
-from tidings.docs_sync.summary_tree import END, START, Sum
-from tidings.docs_sync.validity import check_entry, verify_all
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of
+from tidings.docs_sync.model.messages import Init, Sync
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.validity import check_entry, verify_all
+from tidings.docs_sync.store import aggregate
+from tidings.docs_sync.store.rows import EntryRows
+from tidings.docs_sync.store.summary_tree import END, START, Sum
 from tidings.storage import tables
 
 FAR_FUTURE = 1 << 62

@@ -1,11 +1,11 @@
 """Models that the documents are checked against: a ten-line put rule, a plain store, and a peer with the Rust rule."""
 
-from tidings.docs_sync import reconcile
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.put import put
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import (
+from tidings.docs_sync.model import reconcile
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.put import put
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import (
     ContentStatus,
     Limits,
     RangeFingerprint,

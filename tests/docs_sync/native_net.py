@@ -4,18 +4,18 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from docs_model import AUTHORS, NAMESPACE
-from tidings.docs_sync.access import AccessControl
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import Record, sign_entry
-from tidings.docs_sync.exchange import write_answer
-from tidings.docs_sync.messages import AbortReason
-from tidings.docs_sync.native import Links
-from tidings.docs_sync.native_messages import Refused, RefusedReason
-from tidings.docs_sync.query import Query
-from tidings.docs_sync.share_store import ShareStore
-from tidings.docs_sync.store import DocsStore
-from tidings.docs_sync.sync import ALPN as IROH_ALPN
-from tidings.docs_sync.sync import FrameReader
+from tidings.docs_sync.access.control import AccessControl
+from tidings.docs_sync.access.share_store import ShareStore
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.messages import AbortReason
+from tidings.docs_sync.model.native_messages import Refused, RefusedReason
+from tidings.docs_sync.store.documents import DocsStore
+from tidings.docs_sync.store.query import Query
+from tidings.docs_sync.sync.exchange import write_answer
+from tidings.docs_sync.sync.native import Links
+from tidings.docs_sync.sync.session import ALPN as IROH_ALPN
+from tidings.docs_sync.sync.session import FrameReader
 from tidings.storage import Database
 from tidings.transport import Endpoint, Router
 

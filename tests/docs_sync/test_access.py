@@ -5,13 +5,15 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tidings.docs_sync import access, errors, share_store
-from tidings.docs_sync.access import AccessControl, expiry_us
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.share_store import ShareStore
-from tidings.docs_sync.shares import Restriction, Revocation, Share, present_secret
-from tidings.docs_sync.store import DocsStore
+from tidings.docs_sync import errors
+from tidings.docs_sync.access import control as access
+from tidings.docs_sync.access import share_store
+from tidings.docs_sync.access.control import AccessControl, expiry_us
+from tidings.docs_sync.access.share_store import ShareStore
+from tidings.docs_sync.access.shares import Restriction, Revocation, Share, present_secret
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.store.documents import DocsStore
 from tidings.storage import Database
 from tidings.transport.keys import SecretKey
 

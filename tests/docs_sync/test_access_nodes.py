@@ -8,11 +8,12 @@ from datetime import UTC, timedelta
 
 import pytest
 from docs_net import contents, eventually, node
-from tidings.docs_sync import access, api, errors
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.messages import Init, encode_sync
-from tidings.docs_sync.native import Links
-from tidings.docs_sync.native_messages import (
+from tidings.docs_sync import api, errors
+from tidings.docs_sync.access import control as access
+from tidings.docs_sync.access.shares import Share
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.model.messages import Init, encode_sync
+from tidings.docs_sync.model.native_messages import (
     Digest,
     DigestRequest,
     FollowRequest,
@@ -20,10 +21,10 @@ from tidings.docs_sync.native_messages import (
     TellRequest,
     encode_request,
 )
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Value
-from tidings.docs_sync.shares import Share
-from tidings.docs_sync.sync import ALPN
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, Value
+from tidings.docs_sync.sync.native import Links
+from tidings.docs_sync.sync.session import ALPN
 from tidings.transport import Endpoint, frame
 from tidings.transport.keys import SecretKey
 

@@ -2,8 +2,8 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.admittance import MAX_OF_PEER, MAX_SERVED, Admittance
-from tidings.docs_sync.dial_queue import MAX_DIALS_TO_PEER
+from tidings.docs_sync.sync.admittance import MAX_OF_PEER, MAX_SERVED, Admittance
+from tidings.docs_sync.sync.dial_queue import MAX_DIALS_TO_PEER
 
 
 def test_one_peer_cannot_take_every_place() -> None:

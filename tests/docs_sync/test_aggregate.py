@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync import aggregate
-from tidings.docs_sync.ranges import Bound
-from tidings.docs_sync.summary_tree import END, START, Sum
+from tidings.docs_sync.model.ranges import Bound
+from tidings.docs_sync.store import aggregate
+from tidings.docs_sync.store.summary_tree import END, START, Sum
 from tidings.storage import schema, tables
 from tidings.storage.engine import writer_engine
 

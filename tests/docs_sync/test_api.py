@@ -15,8 +15,8 @@ from tidings.docs_sync import (
     SyncFinished,
     errors,
 )
-from tidings.docs_sync.messages import Abort, AbortReason, decode_sync
-from tidings.docs_sync.sync import ALPN
+from tidings.docs_sync.model.messages import Abort, AbortReason, decode_sync
+from tidings.docs_sync.sync.session import ALPN
 from tidings.errors import PeerError
 from tidings.transport import frame, read_frame
 

@@ -8,10 +8,10 @@ from docs_net import contents, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync import InsertLocal, errors
-from tidings.docs_sync import batch as batch_module
-from tidings.docs_sync.batch import net_effect
-from tidings.docs_sync.entry import EMPTY_HASH
-from tidings.docs_sync.store import NewEntry
+from tidings.docs_sync.bulk import batch as batch_module
+from tidings.docs_sync.bulk.batch import net_effect
+from tidings.docs_sync.model.entry import EMPTY_HASH
+from tidings.docs_sync.store.documents import NewEntry
 
 
 @pytest.fixture

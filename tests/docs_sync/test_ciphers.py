@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.content_cipher import CHUNK, HEADER, TAG, ContentCipher, opened, plain_size, sealed
+from tidings.docs_sync.access.content_cipher import CHUNK, HEADER, TAG, ContentCipher, opened, plain_size, sealed
+from tidings.docs_sync.access.key_cipher import OVERHEAD, KeyCipher
 from tidings.docs_sync.errors import BadKey, Undecipherable
-from tidings.docs_sync.key_cipher import OVERHEAD, KeyCipher
-from tidings.docs_sync.keys import NamespaceId
-from tidings.docs_sync.validity import MAX_KEY_SIZE
+from tidings.docs_sync.model.keys import NamespaceId
+from tidings.docs_sync.model.validity import MAX_KEY_SIZE
 
 DOCUMENT, ANOTHER = NamespaceId(bytes(32)), NamespaceId(bytes(31) + b"\1")
 NAMES = KeyCipher(b"\7" * 32, DOCUMENT)

@@ -12,12 +12,12 @@ import pytest
 from docs_model import AUTHORS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import Record, sign_entry
 from tidings.docs_sync.errors import ClockBehind, TooFarAhead
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.store import SIGN_AHEAD, DocsStore, NewEntry
-from tidings.docs_sync.validity import MAX_AHEAD_US
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.validity import MAX_AHEAD_US
+from tidings.docs_sync.store.documents import SIGN_AHEAD, DocsStore, NewEntry
 from tidings.storage import Database
 
 SECRETS = [NamespaceSecret(bytes([n]) * 32) for n in (1, 2)]

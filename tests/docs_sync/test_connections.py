@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 from native_net import ID, by_id, pair, peer, run, signed, until
-from tidings.docs_sync import connections, exchange
 from tidings.docs_sync.errors import SyncRefused
-from tidings.docs_sync.native import Links
-from tidings.docs_sync.native_messages import Digest
+from tidings.docs_sync.model.native_messages import Digest
+from tidings.docs_sync.sync import connections, exchange
+from tidings.docs_sync.sync.native import Links
 from tidings.transport import EndpointAddr, IpAddr, SecretKey
 from tidings.transport.errors import ConnectionClosed, EndpointClosed, Unreachable
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.blobs import Hash
 from tidings.blobs.store import BlobStore
-from tidings.docs_sync import content_store as module
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.content_store import ContentCounts, ContentStore, Outcome
-from tidings.docs_sync.entry import EMPTY_HASH
 from tidings.docs_sync.errors import UnknownDocument
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.policy import DownloadPolicy, Exact, Prefix
-from tidings.docs_sync.store import DocsStore, NewEntry
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import EMPTY_HASH
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.policy import DownloadPolicy, Exact, Prefix
+from tidings.docs_sync.store import content_store as module
+from tidings.docs_sync.store.content_store import ContentCounts, ContentStore, Outcome
+from tidings.docs_sync.store.documents import DocsStore, NewEntry
 from tidings.storage import Database
 
 AUTHORS = [Author(bytes([n]) * 32) for n in (1, 2)]

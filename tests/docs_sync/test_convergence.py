@@ -1,12 +1,12 @@
 """Ten nodes from a seed, in virtual time. Long form: ``python -m benchmarks.convergence``."""
 
 import pytest
-from tidings.docs_sync.entry import Record, sign_entry
-from tidings.docs_sync.live import LiveDocument
-from tidings.docs_sync.put import Put
-from tidings.docs_sync.put_rows import _Overlay
-from tidings.docs_sync.store import DocsStore, Inserted
-from tidings.docs_sync.sync_state import TRANSITIONS, Action, Event, State
+from tidings.docs_sync.live.document import LiveDocument
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.put import Put
+from tidings.docs_sync.store.documents import DocsStore, Inserted
+from tidings.docs_sync.store.put_rows import _Overlay
+from tidings.docs_sync.sync.sync_state import TRANSITIONS, Action, Event, State
 from virtual_clock import HOST
 from virtual_swarm import Scenario, Violation, run
 

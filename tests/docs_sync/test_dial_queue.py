@@ -4,7 +4,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.dial_queue import MAX_DIALS, MAX_DIALS_TO_PEER, RESERVED, DialQueue
+from tidings.docs_sync.sync.dial_queue import MAX_DIALS, MAX_DIALS_TO_PEER, RESERVED, DialQueue
 
 
 def drain(queue: DialQueue, now: float = 0.0) -> list:

@@ -5,12 +5,13 @@ from pathlib import Path
 from random import Random
 
 from docs_net import eventually, node
-from tidings.docs_sync import digests as module
-from tidings.docs_sync import live, sync_state
-from tidings.docs_sync.digests import Digests
-from tidings.docs_sync.keys import NamespaceId
-from tidings.docs_sync.messages import Put
-from tidings.docs_sync.reconcile import Summary
+from tidings.docs_sync.live import document as live
+from tidings.docs_sync.model.keys import NamespaceId
+from tidings.docs_sync.model.messages import Put
+from tidings.docs_sync.model.reconcile import Summary
+from tidings.docs_sync.sync import digests as module
+from tidings.docs_sync.sync import sync_state
+from tidings.docs_sync.sync.digests import Digests
 from tidings.transport import EndpointId, SecretKey
 from tidings.transport.errors import DecodeError, Unreachable
 

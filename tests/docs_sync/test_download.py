@@ -6,15 +6,16 @@ from random import Random
 import pytest
 from tidings.blobs import Blobs as RealBlobs
 from tidings.blobs import Delivery, Hash, NotProvided, ProvidersExhausted, Stalled
-from tidings.docs_sync import Prefix, download
-from tidings.docs_sync import due as due_module
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.content_store import ContentCounts, ContentStore
-from tidings.docs_sync.download import Downloads
+from tidings.docs_sync import Prefix
+from tidings.docs_sync.contents import download
+from tidings.docs_sync.contents import due as due_module
+from tidings.docs_sync.contents.download import Downloads
 from tidings.docs_sync.errors import ContentMissing
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.policy import DownloadPolicy
-from tidings.docs_sync.store import DocsStore, NewEntry, now_us
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.policy import DownloadPolicy
+from tidings.docs_sync.store.content_store import ContentCounts, ContentStore
+from tidings.docs_sync.store.documents import DocsStore, NewEntry, now_us
 from tidings.errors import StoreError
 from tidings.storage import Database
 from tidings.transport import Endpoint, SecretKey
@@ -106,7 +107,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path, monkeypatch):
-    monkeypatch.setattr("tidings.docs_sync.content_store.UNANNOUNCED_US", 300_000)
+    monkeypatch.setattr("tidings.docs_sync.store.content_store.UNANNOUNCED_US", 300_000)
     monkeypatch.setattr(due_module, "UNANNOUNCED_US", 300_000)
     database = await Database.open(None)
     async with Endpoint.bind(bind=["127.0.0.1:0"]) as endpoint:
@@ -166,7 +167,7 @@ async def test_a_failure_and_a_late_announcement(world: World) -> None:
 
 
 async def test_failures_come_again_by_themselves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.docs_sync.wanted.RETRY_FIRST", 0.1)
+    monkeypatch.setattr("tidings.docs_sync.contents.wanted.RETRY_FIRST", 0.1)
     world.document.near = [bytes(PEER)]
     world.stored(await world.write(b"x"))
     async with asyncio.timeout(10):

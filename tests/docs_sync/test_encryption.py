@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidings.blobs.errors import UnreadableFile
 from tidings.docs_sync import CaughtUp, Changed, DocTicket, InsertLocal, InsertRemote, Present, errors
-from tidings.docs_sync.encryption import DocumentCipher, new_document_key, whole_paths
-from tidings.docs_sync.keys import NamespaceId
+from tidings.docs_sync.access.encryption import DocumentCipher, new_document_key, whole_paths
+from tidings.docs_sync.model.keys import NamespaceId
 
 
 @pytest.fixture

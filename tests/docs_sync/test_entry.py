@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of, sign_entry
-from tidings.docs_sync.keys import Author, AuthorId, NamespaceId, NamespaceSecret
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, SignedEntry, fingerprint_of, sign_entry
+from tidings.docs_sync.model.keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from tidings.transport.errors import DecodeError, InvalidKey
 from tidings.transport.postcard import Reader, Writer
 

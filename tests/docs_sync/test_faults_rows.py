@@ -8,11 +8,11 @@ from docs_checker import Model, arrivals, entries_of, sync_stores, verify_docume
 from docs_model import AUTHORS, NAMESPACE, NAMESPACE_ID
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import EMPTY_HASH, Record, sign_entry
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeItems, Value
-from tidings.docs_sync.store import DocsStore, NewEntry
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, sign_entry
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeItems, Value
+from tidings.docs_sync.store.documents import DocsStore, NewEntry
 from tidings.storage import Database, tables
 
 CAPABILITY = Capability(NAMESPACE.id, NAMESPACE)

@@ -8,8 +8,9 @@ import random
 import pytest
 from docs_net import contents, node
 from tidings.blobs import UnreadableFile
-from tidings.docs_sync import errors, folders
-from tidings.docs_sync.paths import EMPTY_FILE
+from tidings.docs_sync import errors
+from tidings.docs_sync.bulk import folders
+from tidings.docs_sync.model.paths import EMPTY_FILE
 from tidings.storage import DiskFull
 
 

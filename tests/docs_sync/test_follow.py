@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, SignedEntry
-from tidings.docs_sync.follow import MAX_MISSING, MAX_WAITING, FollowQueue
-from tidings.docs_sync.native_messages import MAX_NEWS, News, SyncAgain, decode_news, encode_news
-from tidings.docs_sync.reconcile import ContentStatus, Value
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, SignedEntry
+from tidings.docs_sync.model.native_messages import MAX_NEWS, News, SyncAgain, decode_news, encode_news
+from tidings.docs_sync.model.reconcile import ContentStatus, Value
+from tidings.docs_sync.sync.follow import MAX_MISSING, MAX_WAITING, FollowQueue
 
 HASH = b"h" * 32
 

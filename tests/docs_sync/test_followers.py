@@ -5,11 +5,12 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from native_net import ID, WRITER, pair, signed, until
-from tidings.docs_sync import access, followers
+from tidings.docs_sync.access import control as access
 from tidings.docs_sync.errors import SyncRefused
-from tidings.docs_sync.followers import Followers
-from tidings.docs_sync.native_messages import News, SyncAgain
-from tidings.docs_sync.reconcile import ContentStatus
+from tidings.docs_sync.model.native_messages import News, SyncAgain
+from tidings.docs_sync.model.reconcile import ContentStatus
+from tidings.docs_sync.sync import followers
+from tidings.docs_sync.sync.followers import Followers
 
 
 @asynccontextmanager

@@ -4,12 +4,12 @@ import asyncio
 from random import Random
 
 import pytest
-from tidings.docs_sync import following, providers
 from tidings.docs_sync.errors import SyncRefused, SyncViolation
-from tidings.docs_sync.following import Following
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.messages import AbortReason
-from tidings.docs_sync.native_messages import News, SyncAgain
+from tidings.docs_sync.live import following, providers
+from tidings.docs_sync.live.following import Following
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.model.messages import AbortReason
+from tidings.docs_sync.model.native_messages import News, SyncAgain
 from tidings.transport import SecretKey
 
 ID = NamespaceSecret.generate().id

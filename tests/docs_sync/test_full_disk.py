@@ -17,10 +17,10 @@ from docs_checker import Model, sync_stores, verify_document
 from docs_net import contents, eventually
 from tidings import Node
 from tidings.blobs.store import BlobStore
-from tidings.docs_sync.entry import EMPTY_HASH, Record, SignedEntry, sign_entry
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeItems, Value
-from tidings.docs_sync.store import DocsStore, NewEntry
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, SignedEntry, sign_entry
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeItems, Value
+from tidings.docs_sync.store.documents import DocsStore, NewEntry
 from tidings.storage import Database, DiskFull, schema
 
 CAPABILITY = CAPABILITIES[0]

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from docs_net import contents, eventually, node
 from tidings.docs_sync import errors
-from tidings.docs_sync import history as history_module
-from tidings.docs_sync.content_store import ContentStore
+from tidings.docs_sync.bulk import history as history_module
+from tidings.docs_sync.store.content_store import ContentStore
 from tidings.storage import tables
 
 DAY = timedelta(days=1)

@@ -16,14 +16,14 @@ from docs_checker import Model, entries_of, sync_stores, verify_document
 from docs_model import AUTHORS, NAMESPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, SignedEntry, sign_entry
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.messages import MAX_PARTS, Init, Put, Sync, SyncMessage, SyncReport, decode_op, encode_op
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, Limits, Message, Part, RangeFingerprint, RangeItems, Value
-from tidings.docs_sync.store import DocsStore
-from tidings.docs_sync.validity import MAX_KEY_SIZE
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, SignedEntry, sign_entry
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.model.messages import MAX_PARTS, Init, Put, Sync, SyncMessage, SyncReport, decode_op, encode_op
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, Limits, Message, Part, RangeFingerprint, RangeItems, Value
+from tidings.docs_sync.model.validity import MAX_KEY_SIZE
+from tidings.docs_sync.store.documents import DocsStore
 from tidings.storage import Database
 from tidings.transport.errors import DecodeError
 from tidings.transport.postcard import Writer

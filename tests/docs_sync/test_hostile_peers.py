@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 from docs_checker import verify_document
 from docs_net import Node, contents, eventually, node
-from tidings.docs_sync import Doc, native, sync
-from tidings.docs_sync.entry import Record, sign_entry
-from tidings.docs_sync.keys import Author
-from tidings.docs_sync.messages import Abort, AbortReason, Init, Sync, decode_sync, encode_sync
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value
-from tidings.docs_sync.sync import ALPN
+from tidings.docs_sync import Doc
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.keys import Author
+from tidings.docs_sync.model.messages import Abort, AbortReason, Init, Sync, decode_sync, encode_sync
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value
+from tidings.docs_sync.sync import native
+from tidings.docs_sync.sync import session as sync
+from tidings.docs_sync.sync.session import ALPN
 from tidings.transport import BiStream, Connection, Endpoint, Router, frame
 from tidings.transport.framing import read_frame
 

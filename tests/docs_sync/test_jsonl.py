@@ -11,9 +11,10 @@ from docs_net import contents, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.blobs import UnreadableFile
-from tidings.docs_sync import errors, jsonl
-from tidings.docs_sync.entry import EMPTY_HASH
-from tidings.docs_sync.jsonl_lines import INLINE, MAX_LINE, BadLine, Line, decode_line, encode_line
+from tidings.docs_sync import errors
+from tidings.docs_sync.bulk import jsonl
+from tidings.docs_sync.bulk.jsonl_lines import INLINE, MAX_LINE, BadLine, Line, decode_line, encode_line
+from tidings.docs_sync.model.entry import EMPTY_HASH
 
 binary32 = st.binary(min_size=32, max_size=32)
 made = st.builds(

@@ -5,11 +5,11 @@ import random
 import pytest
 from native_net import ID, pair, run, signed
 from test_sync import WHOLE
-from tidings.docs_sync import keyed
-from tidings.docs_sync.entry import fingerprint_of
-from tidings.docs_sync.keyed import CheckTooLarge, KeyedRange, derive_key, random_window
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.views import View
+from tidings.docs_sync.model import keyed
+from tidings.docs_sync.model.entry import fingerprint_of
+from tidings.docs_sync.model.keyed import CheckTooLarge, KeyedRange, derive_key, random_window
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.store.views import View
 
 KEY = b"k" * 32
 
@@ -153,7 +153,7 @@ async def test_what_the_check_costs(monkeypatch):
         assert await messages(a, b, monkeypatch) == ["Init", "Check"]
         await a.store.insert(ID, [signed(b"key/%05d" % n, 5000) for n in range(0, 1500, 300)])
         await b.store.insert(ID, [signed(b"key/%05d" % n, 5000) for n in range(100, 1500, 300)])
-        monkeypatch.setattr("tidings.docs_sync.reconcile.FAR", 0.0)
+        monkeypatch.setattr("tidings.docs_sync.model.reconcile.FAR", 0.0)
         kinds = await messages(a, b, monkeypatch)
         assert kinds[0] == "Init" and kinds[-1] == "Check" and len(kinds) <= 6
         assert await a.keys() == await b.keys()

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from docs_net import contents, eventually, node
-from tidings.docs_sync.entry import Record, sign_entry
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.messages import Put, SyncReport, encode_op
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.messages import Put, SyncReport, encode_op
 
 
 async def test_bad_gossip_costs_one_message(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from docs_model import NAMESPACE_ID, MemoryStore, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_entry import AUTHOR, ENTRY, NAMESPACE, SIGNED_ENTRY
-from tidings.docs_sync.entry import EMPTY_HASH
-from tidings.docs_sync.messages import (
+from tidings.docs_sync.model.entry import EMPTY_HASH
+from tidings.docs_sync.model.messages import (
     MAX_OP_SIZE,
     Abort,
     AbortReason,
@@ -20,8 +20,8 @@ from tidings.docs_sync.messages import (
     encode_op,
     encode_sync,
 )
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value, initial_message
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value, initial_message
 from tidings.transport.errors import DecodeError
 from tidings.transport.framing import frame
 

@@ -6,12 +6,10 @@ from contextlib import suppress
 import msgpack
 import pytest
 from native_net import ID, WRITER, pair, peer, run, signed, until
-from tidings.docs_sync import exchange, native
-from tidings.docs_sync.capability import Capability
 from tidings.docs_sync.errors import NotAllowed, SyncRefused, SyncViolation
-from tidings.docs_sync.messages import AbortReason, Check, Init, Sync, encode_sync
-from tidings.docs_sync.native import Links
-from tidings.docs_sync.native_messages import (
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.messages import AbortReason, Check, Init, Sync, encode_sync
+from tidings.docs_sync.model.native_messages import (
     MAX_DIGESTS,
     MAX_REQUEST,
     Accepted,
@@ -29,8 +27,10 @@ from tidings.docs_sync.native_messages import (
     encode_news,
     encode_request,
 )
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value
+from tidings.docs_sync.sync import exchange, native
+from tidings.docs_sync.sync.native import Links
 from tidings.transport import frame
 from tidings.transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
 from tidings.transport.framing import read_frame
@@ -192,7 +192,7 @@ async def test_refusals_come_with_their_reason(reason, text):
 
 
 async def test_a_long_session_is_asked_about_again(monkeypatch):
-    monkeypatch.setattr("tidings.docs_sync.sync.RECHECK", 0.0)
+    monkeypatch.setattr("tidings.docs_sync.sync.session.RECHECK", 0.0)
     answers = [True, True, False]
 
     def hook(who, namespace, kind):
@@ -284,8 +284,8 @@ async def test_a_sync_that_goes_wrong_costs_its_stream(data, error):
 
 async def test_a_peer_that_stalls(monkeypatch):
     monkeypatch.setattr(exchange, "REQUEST_TIMEOUT", 0.1)
-    monkeypatch.setattr("tidings.docs_sync.sync.STALL_TIMEOUT", 0.1)
-    monkeypatch.setattr("tidings.docs_sync.sync.FRAME_TIMEOUT", 0.1)
+    monkeypatch.setattr("tidings.docs_sync.sync.session.STALL_TIMEOUT", 0.1)
+    monkeypatch.setattr("tidings.docs_sync.sync.session.FRAME_TIMEOUT", 0.1)
     async with pair() as (a, b):
         connection, silent = await hostile(a, b)
         await silent.send.write(REQUEST[:7])

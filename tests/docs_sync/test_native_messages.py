@@ -8,10 +8,10 @@ import pytest
 from docs_model import AUTHORS, NAMESPACE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.entry import Record, sign_entry
-from tidings.docs_sync.keyed import KeyedRange, derive_key
-from tidings.docs_sync.messages import Check, encode_sync
-from tidings.docs_sync.native_messages import (
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.keyed import KeyedRange, derive_key
+from tidings.docs_sync.model.messages import Check, encode_sync
+from tidings.docs_sync.model.native_messages import (
     MAX_DIGESTS,
     MAX_NEWS,
     MAX_NEWS_FRAME,
@@ -35,9 +35,9 @@ from tidings.docs_sync.native_messages import (
     encode_news,
     encode_request,
 )
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Summary, Value
-from tidings.docs_sync.validity import MAX_KEY_SIZE
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, Summary, Value
+from tidings.docs_sync.model.validity import MAX_KEY_SIZE
 from tidings.transport.errors import DecodeError
 
 few = settings(max_examples=60, deadline=None)

@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.docs_sync.part import holds, in_part
+from tidings.docs_sync.model.part import holds, in_part
 
 
 def test_a_part_and_its_ancestors() -> None:

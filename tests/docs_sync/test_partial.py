@@ -5,9 +5,10 @@ from random import Random
 
 import pytest
 from docs_net import contents, eventually, node
-from tidings.docs_sync import DocTicket, NeighborUp, SyncFinished, access, errors
-from tidings.docs_sync.part import in_part
-from tidings.docs_sync.query import Query
+from tidings.docs_sync import DocTicket, NeighborUp, SyncFinished, errors
+from tidings.docs_sync.access import control as access
+from tidings.docs_sync.model.part import in_part
+from tidings.docs_sync.store.query import Query
 from tidings.node import Node
 from tidings.transport import SecretKey
 from tidings.transport.stream import RecvStream

@@ -6,16 +6,18 @@ from contextlib import asynccontextmanager
 import pytest
 from docs_net import eventually, node
 from native_net import ID, WRITER, peer, signed, until
-from tidings.docs_sync import DocTicket, errors, following, native, providers
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.exchange import write_answer
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.messages import Abort, AbortReason, Init, decode_sync, encode_sync
-from tidings.docs_sync.native_messages import Accepted, News, SyncAgain, encode_news
-from tidings.docs_sync.query import Query
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeFingerprint, Value
-from tidings.docs_sync.sync import ALPN as IROH_ALPN
+from tidings.docs_sync import DocTicket, errors
+from tidings.docs_sync.live import following, providers
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.model.messages import Abort, AbortReason, Init, decode_sync, encode_sync
+from tidings.docs_sync.model.native_messages import Accepted, News, SyncAgain, encode_news
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, Value
+from tidings.docs_sync.store.query import Query
+from tidings.docs_sync.sync import native
+from tidings.docs_sync.sync.exchange import write_answer
+from tidings.docs_sync.sync.session import ALPN as IROH_ALPN
 from tidings.transport import frame, read_frame
 from tidings.transport.errors import StreamReset
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync.errors import UnsafePath
-from tidings.docs_sync.paths import is_temporary, key_to_path, path_to_key
+from tidings.docs_sync.model.paths import is_temporary, key_to_path, path_to_key
 
 
 @pytest.mark.parametrize("path", ["a", "a/b.txt", "ü/é", ".hidden", "a b/c..d", "con", "..."])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync.errors import BadPolicy
-from tidings.docs_sync.policy import MAX_FILTERS, DownloadPolicy, Exact, Prefix, parse_filter
-from tidings.docs_sync.validity import MAX_KEY_SIZE
+from tidings.docs_sync.model.policy import MAX_FILTERS, DownloadPolicy, Exact, Prefix, parse_filter
+from tidings.docs_sync.model.validity import MAX_KEY_SIZE
 from tidings.transport.errors import DecodeError
 
 keys = st.one_of(st.binary(max_size=8), st.text(max_size=6).map(lambda text: text.encode("utf-8", "replace")))

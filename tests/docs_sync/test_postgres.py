@@ -14,13 +14,13 @@ from docs_checker import sync_stores, verify_document
 from docs_model import NAMESPACE_ID
 from postgres_server import PostgresServer
 from test_faults_rows import CAPABILITY, ID, History
-from tidings.docs_sync.content_store import ContentStore
-from tidings.docs_sync.entry import EMPTY_HASH, Record, SignedEntry, fingerprint_of, sign_entry
 from tidings.docs_sync.errors import BadKey, KeyTooLarge
-from tidings.docs_sync.query import Query
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, RangeItems, Value
-from tidings.docs_sync.store import DocsStore
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, SignedEntry, fingerprint_of, sign_entry
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeItems, Value
+from tidings.docs_sync.store.content_store import ContentStore
+from tidings.docs_sync.store.documents import DocsStore
+from tidings.docs_sync.store.query import Query
 from tidings.storage import Database, schema, tables
 
 WHOLE = IdRange(bytes(64), bytes(64))

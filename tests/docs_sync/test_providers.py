@@ -2,7 +2,7 @@
 
 from random import Random
 
-from tidings.docs_sync.providers import LASTED, MAX_FOLLOWED, Providers
+from tidings.docs_sync.live.providers import LASTED, MAX_FOLLOWED, Providers
 
 
 def test_no_more_than_enough_are_followed() -> None:

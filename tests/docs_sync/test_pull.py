@@ -3,9 +3,9 @@
 from docs_model import OurPeer, RustPeer, entry, merged, run_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync import pull
-from tidings.docs_sync.pull import Pull
-from tidings.docs_sync.reconcile import ENTRY_OVERHEAD, entries_of
+from tidings.docs_sync.model.reconcile import ENTRY_OVERHEAD, entries_of
+from tidings.docs_sync.sync import pull
+from tidings.docs_sync.sync.pull import Pull
 
 entries = st.builds(
     entry,

@@ -3,7 +3,7 @@
 from docs_model import MemoryStore, entry, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.put import prefix_end, put
+from tidings.docs_sync.model.put import prefix_end, put
 
 entries = st.builds(
     entry,

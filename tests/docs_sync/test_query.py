@@ -11,8 +11,8 @@ from docs_model import AUTHORS, NAMESPACE_ID, entry, merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync import errors
-from tidings.docs_sync.entry import fingerprint_of
-from tidings.docs_sync.query import Query, Walk, count_entries
+from tidings.docs_sync.model.entry import fingerprint_of
+from tidings.docs_sync.store.query import Query, Walk, count_entries
 from tidings.storage import Database, tables
 
 AUTHOR_IDS = [bytes(author.id) for author in AUTHORS]

@@ -4,9 +4,9 @@ from docs_model import AUTHORS, NAMESPACE, NAMESPACE_ID, MemoryStore, OurPeer, R
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync import errors
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, sign_entry
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import (
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, sign_entry
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import (
     ContentStatus,
     Limits,
     RangeFingerprint,
@@ -19,7 +19,7 @@ from tidings.docs_sync.reconcile import (
     screen,
     take_values,
 )
-from tidings.docs_sync.validity import judge_all
+from tidings.docs_sync.model.validity import judge_all
 
 keys = st.binary(max_size=3).map(lambda key: bytes(b % 3 + 97 for b in key))
 entries = st.builds(

@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 from docs_net import eventually, node
-from tidings.docs_sync import admittance, sessions
-from tidings.docs_sync.messages import Init, encode_sync
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import RangeFingerprint
-from tidings.docs_sync.sync import ALPN
+from tidings.docs_sync.model.messages import Init, encode_sync
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import RangeFingerprint
+from tidings.docs_sync.sync import admittance, sessions
+from tidings.docs_sync.sync.session import ALPN
 from tidings.transport import SecretKey, frame
 
 

@@ -10,14 +10,14 @@ import pytest
 from docs_net import eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync import sessions as module
-from tidings.docs_sync import sync_state
-from tidings.docs_sync.dialer import Dialer
 from tidings.docs_sync.errors import DocumentClosed, NotAllowed, SyncRefused, SyncTimeout, SyncViolation
-from tidings.docs_sync.keys import NamespaceId
-from tidings.docs_sync.messages import AbortReason
-from tidings.docs_sync.reconcile import Tally
-from tidings.docs_sync.sessions import SessionContext, Sessions
+from tidings.docs_sync.model.keys import NamespaceId
+from tidings.docs_sync.model.messages import AbortReason
+from tidings.docs_sync.model.reconcile import Tally
+from tidings.docs_sync.sync import sessions as module
+from tidings.docs_sync.sync import sync_state
+from tidings.docs_sync.sync.dialer import Dialer
+from tidings.docs_sync.sync.sessions import SessionContext, Sessions
 from tidings.transport import SecretKey
 from tidings.transport.errors import ConnectionClosed, DecodeError, Unreachable
 

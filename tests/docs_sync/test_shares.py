@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.shares import (
+from tidings.docs_sync.access.shares import (
     CONTEXT,
     MAX_STATEMENT,
     SHARE_ID_SIZE,
@@ -18,6 +17,7 @@ from tidings.docs_sync.shares import (
     decode_statement,
     present_secret,
 )
+from tidings.docs_sync.model.keys import NamespaceSecret
 from tidings.transport.errors import DecodeError
 from tidings.transport.keys import SecretKey
 

@@ -9,15 +9,15 @@ from docs_model import AUTHORS, NAMESPACE, NAMESPACE_ID, MemoryStore, entry, mer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync import errors
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import EMPTY_HASH, Record, sign_entry
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.put_rows import put_entries
-from tidings.docs_sync.query import Query
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import Limits, RangeItems, Value, answer, initial_message, take_values
-from tidings.docs_sync.rows import EntryRows
-from tidings.docs_sync.store import DocsStore
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, sign_entry
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import Limits, RangeItems, Value, answer, initial_message, take_values
+from tidings.docs_sync.store.documents import DocsStore
+from tidings.docs_sync.store.put_rows import put_entries
+from tidings.docs_sync.store.query import Query
+from tidings.docs_sync.store.rows import EntryRows
 from tidings.storage import Database
 from tidings.transport import EndpointAddr, EndpointId, IpAddr
 

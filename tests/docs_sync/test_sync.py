@@ -5,16 +5,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 from docs_model import AUTHORS, NAMESPACE
-from tidings.docs_sync import sync
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import Record, sign_entry
 from tidings.docs_sync.errors import SyncRefused, SyncViolation
-from tidings.docs_sync.messages import Abort, AbortReason, Init, Sync, encode_sync
-from tidings.docs_sync.query import Query
-from tidings.docs_sync.ranges import IdRange
-from tidings.docs_sync.reconcile import ContentStatus, Limits, RangeFingerprint, RangeItems, Value
-from tidings.docs_sync.store import DocsStore
-from tidings.docs_sync.sync import FrameReader, Pace, SyncSession, refuse
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import Record, sign_entry
+from tidings.docs_sync.model.messages import Abort, AbortReason, Init, Sync, encode_sync
+from tidings.docs_sync.model.ranges import IdRange
+from tidings.docs_sync.model.reconcile import ContentStatus, Limits, RangeFingerprint, RangeItems, Value
+from tidings.docs_sync.store.documents import DocsStore
+from tidings.docs_sync.store.query import Query
+from tidings.docs_sync.sync import session as sync
+from tidings.docs_sync.sync.session import FrameReader, Pace, SyncSession, refuse
 from tidings.storage import Database
 from tidings.transport import BiStream, frame
 from tidings.transport.errors import DecodeError, StreamReset

@@ -5,7 +5,7 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync.sync_state import TRANSITIONS, Action, Event, PeerSync, State
+from tidings.docs_sync.sync.sync_state import TRANSITIONS, Action, Event, PeerSync, State
 
 LOW, HIGH = b"\1" * 32, b"\2" * 32
 

@@ -3,13 +3,13 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from tidings.docs_sync.entry import EntryId, Record, SignedEntry
 from tidings.docs_sync.errors import SyncRefused
-from tidings.docs_sync.keys import NamespaceSecret
-from tidings.docs_sync.messages import AbortReason
-from tidings.docs_sync.native_messages import MAX_NEWS
+from tidings.docs_sync.live.telling import Teller
+from tidings.docs_sync.model.entry import EntryId, Record, SignedEntry
+from tidings.docs_sync.model.keys import NamespaceSecret
+from tidings.docs_sync.model.messages import AbortReason
+from tidings.docs_sync.model.native_messages import MAX_NEWS
 from tidings.docs_sync.tasks import Tasks
-from tidings.docs_sync.telling import Teller
 from tidings.transport import SecretKey
 
 ID = NamespaceSecret.generate().id

@@ -4,10 +4,10 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.keys import NamespaceId, NamespaceSecret
-from tidings.docs_sync.shares import Share
-from tidings.docs_sync.tickets import DocTicket
+from tidings.docs_sync.access.shares import Share
+from tidings.docs_sync.access.tickets import DocTicket
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.keys import NamespaceId, NamespaceSecret
 from tidings.transport.addr import EndpointAddr, IpAddr
 from tidings.transport.errors import InvalidTicket
 from tidings.transport.keys import SecretKey

@@ -2,9 +2,9 @@
 
 import pytest
 from tidings.docs_sync import errors
-from tidings.docs_sync.entry import EMPTY_HASH, EntryId, Record, sign_entry
-from tidings.docs_sync.keys import Author, NamespaceSecret
-from tidings.docs_sync.validity import MAX_AHEAD_US, MAX_KEY_SIZE, check_entry, judge_all, verify_all
+from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, sign_entry
+from tidings.docs_sync.model.keys import Author, NamespaceSecret
+from tidings.docs_sync.model.validity import MAX_AHEAD_US, MAX_KEY_SIZE, check_entry, judge_all, verify_all
 
 NAMESPACE = NamespaceSecret(b"\xb2" * 32)
 AUTHOR = Author(b"\xa1" * 32)

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.docs_sync import wanted as module
-from tidings.docs_sync.wanted import Rank, WantedContents, retry_delay
+from tidings.docs_sync.contents import wanted as module
+from tidings.docs_sync.contents.wanted import Rank, WantedContents, retry_delay
 
 DOC, OTHER = b"d" * 32, b"e" * 32
 A, B = b"a" * 32, b"b" * 32

@@ -8,11 +8,11 @@ import pytest
 from docs_model import AUTHORS, NAMESPACE
 from docs_net import eventually, node
 from tidings.docs_sync import CaughtUp, Changed, Entry, Present
-from tidings.docs_sync.capability import Capability
-from tidings.docs_sync.entry import EMPTY_HASH, Record, sign_entry
-from tidings.docs_sync.query import Query
-from tidings.docs_sync.store import DocsStore, NewEntry
-from tidings.docs_sync.watch import watch
+from tidings.docs_sync.bulk.watch import watch
+from tidings.docs_sync.model.capability import Capability
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, sign_entry
+from tidings.docs_sync.store.documents import DocsStore, NewEntry
+from tidings.docs_sync.store.query import Query
 from tidings.storage import Database
 
 CAPABILITY = Capability(NAMESPACE.id, NAMESPACE)

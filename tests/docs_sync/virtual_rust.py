@@ -17,8 +17,8 @@ from contextlib import suppress
 
 from docs_model import RustPeer
 from tidings.blobs import Blobs
-from tidings.docs_sync.entry import EMPTY_HASH, Record, sign_entry
-from tidings.docs_sync.messages import (
+from tidings.docs_sync.model.entry import EMPTY_HASH, Record, sign_entry
+from tidings.docs_sync.model.messages import (
     Abort,
     AbortReason,
     Init,
@@ -30,8 +30,8 @@ from tidings.docs_sync.messages import (
     encode_op,
     encode_sync,
 )
-from tidings.docs_sync.reconcile import ContentStatus, RangeItems, Value
-from tidings.docs_sync.validity import verify_all
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeItems, Value
+from tidings.docs_sync.model.validity import verify_all
 from tidings.errors import TidingsError
 from tidings.gossip import Gossip, NeighborUp, Received
 from tidings.storage import Database

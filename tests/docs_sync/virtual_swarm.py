@@ -30,8 +30,8 @@ from dataclasses import dataclass, field
 
 from docs_checker import Model, entries_of, verify_document
 from tidings.blobs import Hash
-from tidings.docs_sync.entry import EMPTY_HASH
-from tidings.docs_sync.keys import Author
+from tidings.docs_sync.model.entry import EMPTY_HASH
+from tidings.docs_sync.model.keys import Author
 from tidings.errors import TidingsError
 from tidings.node import node as node_module
 from tidings.node.node import Node

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.docs_sync.errors import ReadOnly, SyncRefused
-from tidings.docs_sync.native_messages import Digest
+from tidings.docs_sync.model.native_messages import Digest
 
 from .rust import needs
 

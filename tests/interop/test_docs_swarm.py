@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 from tidings import Node
-from tidings.docs_sync import pull, sync
+from tidings.docs_sync.sync import pull
+from tidings.docs_sync.sync import session as sync
 
 from .rust import Rust, needs
 

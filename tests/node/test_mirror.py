@@ -16,7 +16,7 @@ import pytest
 from blake3 import blake3
 from tidings.blobs import Hash, UnreadableFile
 from tidings.docs_sync.events import ContentReady, InsertLocal, InsertRemote
-from tidings.docs_sync.paths import EMPTY_FILE, path_to_key
+from tidings.docs_sync.model.paths import EMPTY_FILE, path_to_key
 from tidings.node.mirror import Mirror, MirrorEvent
 from tidings.node.mirror_scan import FolderGone
 from tidings.storage import Database

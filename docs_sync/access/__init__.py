@@ -1,0 +1,1 @@
+"""Who may do what: tickets, the hook, shares, restricted documents, encryption."""

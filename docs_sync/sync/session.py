@@ -1,0 +1,305 @@
+"""One sync of one document over one bidirectional stream (``reference/iroh-protocols.md`` 2.6).
+
+The dialler sends Init; the two alternate; whoever has nothing to say finishes its half, the other sees the end and
+finishes too. Both then wait until theirs was received and read to the end of the other's. Between tidings peers whoever
+has nothing to say first sends `Check` instead, and the second pass (`keyed`) goes on from there.
+
+A peer costs at most: a message of `MAX_FRAME` in memory at a time over *all* sessions that receive a large one (an
+unmodified Rust peer sends a first sync as one message), `SMALL_FRAME` for each other session, and the time that its
+`Pace` allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Sequence, Set
+from dataclasses import replace
+from random import SystemRandom
+from typing import TypeVar
+
+from ...transport import BiStream, RecvStream, frame
+from ...transport.errors import ConnectionClosed, DecodeError
+from ..access.control import RECHECK
+from ..errors import MessageTooLarge, SyncRefused, SyncViolation
+from ..model.keyed import first_check
+from ..model.keys import NamespaceId
+from ..model.messages import Abort, AbortReason, Check, Init, Sync, SyncMessage
+from ..model.reconcile import Message, Part, RangeFingerprint, RangeItems, Tally, Value
+from ..store.documents import WHOLE_DOCUMENT, DocsStore
+from ..store.views import View
+from .pull import Pull
+
+__all__ = ["ALPN", "FrameReader", "OnStored", "Pace", "SyncSession", "close", "refuse"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_rng = SystemRandom()  # nobody is to know which window is looked at
+
+ALPN = b"/iroh-sync/1"
+MAX_FRAME = 64 << 20  # bytes: a first sync of 250,000 entries from a peer that does not cut it
+SMALL_FRAME = 4 << 20  # ours have at most about 2 MB; larger ones are received one at a time
+FRAME_TIMEOUT = 60.0  # seconds until the peer's next message begins: a large document takes it a while to look through
+MAX_INIT = 1 << 18  # bytes of an Init: one fingerprint of a range between two ids of the longest
+STALL_TIMEOUT = 10.0  # seconds without a byte in the middle of a message
+WRITE_TIMEOUT = 60.0  # seconds for the peer to take one of ours
+CLOSE_TIMEOUT = 10.0
+PATIENCE = 120.0  # seconds that a peer may have kept a session waiting when nothing moves; it grows back with
+MIN_RATE = 16_384  # bytes a second
+LARGE_TURN = 20.0  # seconds for which a large message goes on coming while others wait to receive theirs
+FRUITLESS_ROUNDS = 256  # messages in a row without an entry either way; 64 splits in two are 128
+
+OnStored = Callable[[Sequence[Value], Set[bytes]], Awaitable[None]]
+"""What a message brought, once it is durable, and the hashes of its contents that are not here."""
+
+
+class Pace:
+    """How long the peer of a session may still keep it waiting, so that none holds one for ever by being slow.
+
+    Every wait uses up time, every byte that moves gives 1 / `MIN_RATE` seconds back, up to `PATIENCE`. What this side
+    takes to think does not count.
+    """
+
+    def __init__(self) -> None:
+        self._left = PATIENCE
+
+    async def wait(self, work: Awaitable[T], most: float) -> T:
+        """What ``work`` gives, within ``most`` seconds. Raises TimeoutError."""
+        started = _now()
+        try:
+            async with asyncio.timeout(min(most, max(self._left, 0.0))):
+                return await work
+        finally:
+            self._left -= _now() - started
+
+    def moved(self, size: int) -> None:
+        self._left = min(PATIENCE, self._left + size / MIN_RATE)
+
+
+class FrameReader:
+    """Reads sync messages for all sessions of a node, of which one at a time may be large."""
+
+    def __init__(self, store: DocsStore) -> None:
+        self._store = store
+        self._large = asyncio.Lock()
+        self._in_line = 0
+        self._line_since = 0.0
+
+    async def read(self, stream: BiStream, pace: Pace, limit: int) -> SyncMessage | None:
+        """The next message, None at the end of the peer's half. Raises DecodeError, TimeoutError."""
+        head = await pace.wait(stream.recv.read(4), FRAME_TIMEOUT)
+        if not head:
+            return None
+        head += await pace.wait(stream.recv.read_exactly(4 - len(head)), STALL_TIMEOUT)
+        size = int.from_bytes(head, "big")
+        if size > limit:
+            raise MessageTooLarge(size, limit)
+        if size <= SMALL_FRAME:
+            return await self._store.decode(await _payload(stream.recv, size, pace))
+        await self._stand_in_line()
+        try:
+            began = _now()
+            payload = await _payload(stream.recv, size, pace, lambda: self._check_turn(began))
+            return await self._store.decode(payload)
+        finally:
+            self._large.release()
+
+    async def read_init(self, stream: BiStream, pace: Pace) -> Init:
+        """What begins a sync. Raises SyncViolation for anything else, and as `read`."""
+        message = await self.read(stream, pace, MAX_INIT)
+        if not isinstance(message, Init):
+            raise SyncViolation("the peer began a sync without saying of what")
+        return message
+
+    async def _stand_in_line(self) -> None:
+        if not self._in_line:
+            self._line_since = _now()
+        self._in_line += 1
+        try:
+            async with asyncio.timeout(FRAME_TIMEOUT):
+                await self._large.acquire()
+        finally:
+            self._in_line -= 1
+
+    def _check_turn(self, began: float) -> None:
+        if self._in_line and _now() - max(began, self._line_since) > LARGE_TURN:
+            raise TimeoutError("a large message came too slowly while others waited")
+
+
+async def _payload(recv: RecvStream, size: int, pace: Pace, check: Callable[[], None] = lambda: None) -> bytes:
+    pieces = []
+    while size:
+        piece = await pace.wait(recv.read(size), STALL_TIMEOUT)
+        if not piece:
+            raise DecodeError(f"a sync message ended {size} bytes early")
+        size -= len(piece)
+        pieces.append(piece)
+        pace.moved(len(piece))
+        check()
+    return b"".join(pieces)
+
+
+class SyncSession:
+    """`dial` or `accept` once; `tally` says what was moved, also after an error.
+
+    ``renew`` is called every `RECHECK` seconds of a session that goes on: it gives the view as it is now, or raises
+    NotAllowed. ``check_key`` is that of the second check, between tidings peers; ``pull`` is for one that would send
+    too much at a time.
+    """
+
+    def __init__(
+        self,
+        store: DocsStore,
+        frames: FrameReader,
+        namespace: NamespaceId,
+        stream: BiStream,
+        on_stored: OnStored,
+        view: View = WHOLE_DOCUMENT,
+        *,
+        renew: Callable[[View], Awaitable[View]] | None = None,
+        check_key: bytes | None = None,
+        pull: Pull | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.tally = Tally()
+        self._store = store
+        self._frames = frames
+        self._namespace = namespace
+        self._stream = stream
+        self._on_stored = on_stored
+        self._view = view
+        self._renew = renew
+        self._renew_at = _now() + RECHECK
+        self._check_key = check_key
+        self._pull = pull
+        self._pace = pace or Pace()
+        self._fruitless = 0
+
+    async def dial(self) -> None:
+        """Raises SyncRefused, SyncViolation, NotAllowed, DecodeError, TimeoutError, and what streams raise."""
+        await self.begin()
+        await self.go_on()
+
+    async def begin(self) -> None:
+        """The dialler's first message."""
+        message = await self._store.initial_message(self._namespace, self._view)
+        if self._pull is not None:
+            _, message = self._pull.take(message)
+        await self._send(Init(bytes(self._namespace), message))
+
+    async def go_on(self) -> None:
+        """The rest of `dial`."""
+        await self._alternate()
+        await close(self._stream, kept=self._check_key is not None)
+
+    async def accept(self, init: Init) -> None:
+        """Serve the session that ``init`` opened. Raises as `dial`."""
+        try:
+            if await self._step(init.message):
+                await self._alternate()
+        except SyncRefused as error:
+            raise SyncViolation("the peer aborted a sync that it began") from error
+        await close(self._stream, kept=self._check_key is not None)
+
+    async def _alternate(self) -> None:
+        most = MAX_FRAME if self._check_key is None else SMALL_FRAME  # tidings peers cut theirs
+        while (received := await self._frames.read(self._stream, self._pace, most)) is not None:
+            match received:
+                case Sync(message):
+                    pass
+                case Check(message):
+                    self._take_check(message)
+                case Abort(reason):
+                    what = reason.name.lower().replace("_", " ")
+                    raise SyncRefused(f"the peer does not sync document {self._namespace.short()}: {what}", reason)
+                case Init():
+                    raise SyncViolation("the peer began the same sync twice")
+            if not await self._step(message):
+                return
+
+    async def _step(self, message: Message) -> bool:
+        """Take a message and answer it; False where there is nothing to answer."""
+        if self._pull is None:
+            return await self._answer(message) or await self._send_check()
+        now, probes = self._pull.take(message)
+        done = await self._answer(now, probes)
+        while not done and (kept := self._pull.next()):
+            done = await self._answer(kept)
+        return done
+
+    async def _answer(self, message: Message, more: Sequence[Part] = ()) -> bool:
+        """Store what the message brings; send the answer and ``more``. False where there was nothing to send."""
+        if self._renew is not None and _now() >= self._renew_at:
+            self._view = await self._renew(self._view)
+            self._renew_at = _now() + RECHECK
+        result = await self._store.process(self._namespace, message, self._view)
+        sent = sum(len(part.values) for part in result.reply if isinstance(part, RangeItems))
+        self.tally.received += result.received
+        self.tally.rejected += len(result.rejected)
+        self.tally.note(result.stored)
+        if result.rejected:
+            logger.warning("%d entries refused, the first: %s", len(result.rejected), result.rejected[0])
+        if result.stored:
+            await self._on_stored(result.stored, result.missing)
+        reply = [*result.reply, *more]
+        if not reply:
+            return False
+        self._fruitless = 0 if sent or result.stored else self._fruitless + 1
+        if self._fruitless > FRUITLESS_ROUNDS:
+            raise SyncViolation(f"{FRUITLESS_ROUNDS} messages brought nothing: the peer does not converge")
+        await self._send(Sync(reply))
+        self.tally.sent += sent
+        return True
+
+    async def _send_check(self) -> bool:
+        """Begin the second pass, where this is the end of the first; False where it is the end of all."""
+        if self._check_key is None or self._view.key is not None:
+            return False
+        if self.tally.rejected:  # what differs by that will differ again
+            return False
+        read = functools.partial(first_check, key=self._check_key, rng=_rng)
+        message = await self._store.look(self._namespace, self._view, read)
+        self._view = replace(self._view, key=self._check_key)
+        await self._send(Check(message))
+        return True
+
+    def _take_check(self, message: Message) -> None:
+        if self._check_key is None or self._view.key is not None:
+            raise SyncViolation("the peer began a second check where none may begin")
+        if len(message) != 1 or not isinstance(message[0], RangeFingerprint):
+            raise SyncViolation("a second check begins with one fingerprint")
+        self._view = replace(self._view, key=self._check_key)
+
+    async def _send(self, message: SyncMessage) -> None:
+        payload = frame(await self._store.encode(message))
+        await self._pace.wait(self._stream.send.write(payload), WRITE_TIMEOUT)
+        self._pace.moved(len(payload))
+
+
+async def refuse(store: DocsStore, stream: BiStream, reason: AbortReason) -> None:
+    """The acceptor's answer to an Init that it does not serve."""
+    async with asyncio.timeout(CLOSE_TIMEOUT):
+        await stream.send.write(frame(await store.encode(Abort(reason))))
+    await close(stream)
+
+
+async def close(stream: BiStream, *, kept: bool = False) -> None:
+    """Nothing more to say; return when the peer says nothing more either and, unless the connection is ``kept`` and
+    sees to that, has heard everything."""
+    async with asyncio.timeout(CLOSE_TIMEOUT):
+        await stream.send.finish()
+        await stream.recv.read_to_end(0)
+        if kept:
+            return
+        try:
+            await stream.send.stopped()
+        except ConnectionClosed as closed:
+            # The peer has read everything, or it would not have finished, and closed before its word came through.
+            if closed.by != "peer" or closed.code != 0:
+                raise
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
