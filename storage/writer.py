@@ -4,7 +4,7 @@ Each job of several runs in a SAVEPOINT of its own inside the group's transactio
 alone; then one COMMIT makes the group durable, and only then its callers hear of it, in the order of the queue. Where
 the database gives up the transaction (disk full) or the COMMIT fails, every job of the group fails; so it does, though
 they are done, where the disk fails after the COMMIT. A cancelled caller's job is skipped where it has not begun, else
-it is done whole. A group in which nobody asked for durability is not synced.
+it is done whole before the caller goes. A group in which nobody asked for durability is not synced.
 
 Where other processes write the same store, a job that they stood in the way of is undone and run again, after its
 group, in a transaction of its own. A connection that was lost while nobody used it is replaced without anybody hearing
@@ -43,6 +43,7 @@ class Job:
     fn: Callable[[sa.Connection], Any]
     future: asyncio.Future[Any]
     durable: bool
+    unwanted: bool = False  # its caller was cancelled
     result: Any = None
     error: BaseException | None = None
     again: bool = False
@@ -84,13 +85,26 @@ class Writer:
         self._unfinished += 1
         try:
             async with self._slots:
-                future: asyncio.Future[T] = self._loop.create_future()
-                self._queue.put(Job(fn, future, durable))
-                return await future
+                job = Job(fn, self._loop.create_future(), durable)
+                self._queue.put(job)
+                result: T = await self._outcome(job)
+                return result
         finally:
             self._unfinished -= 1
             if not self._unfinished:
                 self._idle.set()
+
+    @staticmethod
+    async def _outcome(job: Job) -> Any:
+        """Who is cancelled waits until the job is skipped or done: what it cleans up then sees the store as it is."""
+        try:
+            return await asyncio.shield(job.future)
+        except asyncio.CancelledError:
+            job.unwanted = True
+            await asyncio.wait([job.future])
+            if not job.future.cancelled():
+                job.future.exception()  # nobody else asks for it
+            raise
 
     async def aclose(self) -> None:
         """Finish what was queued, close the connection, end the thread. May be called again, also after a cancel."""
@@ -155,9 +169,9 @@ class Writer:
             with connection.begin():
                 self.commits += 1
                 for position, job in enumerate(group, start=1):
-                    if not job.future.cancelled():
-                        begun.append(job)
-                        left = group[position:] + rest
+                    begun.append(job)
+                    left = group[position:] + rest
+                    if not job.unwanted:
                         self._run_job(connection, job, alone=len(group) == 1)
             left = rest
             if any(job.durable for job in group):

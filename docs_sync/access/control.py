@@ -168,7 +168,7 @@ class AccessControl:
         rules = await self.rules(namespace)
         if rules is None:
             return
-        revocations, changed = [], False
+        revocations = []
         known = set(rules.notices)
         for data in [data for data in statements[: MAX_REVOCATIONS + 1] if data not in known]:
             try:
@@ -183,14 +183,12 @@ class AccessControl:
             if isinstance(statement, Revocation):
                 revocations.append(statement)
             elif statement.issued_us <= self._clock() + MAX_AHEAD_US:
-                changed |= await self._store.restrict(namespace, statement)
+                await self._changing(namespace, self._store.restrict(namespace, statement))
         if revocations:
             try:
-                await self._store.add_revocations(namespace, revocations, self._clock())
+                await self._changing(namespace, self._store.add_revocations(namespace, revocations, self._clock()))
             except TooManyShares as error:
                 logger.warning("revocations of document %s from a peer: %s", namespace.short(), error)
-        if revocations or changed:
-            self.forget(namespace)
 
     # What the program does.
 
@@ -220,8 +218,7 @@ class AccessControl:
             )
         now = self._clock()
         revocation = Revocation.issue(secret, share_id, now, known.not_after_us)
-        await self._store.add_revocations(capability.id, [revocation], now)
-        self.forget(capability.id)
+        await self._changing(capability.id, self._store.add_revocations(capability.id, [revocation], now))
 
     async def restrict(self, capability: Capability, restricted: bool) -> None:
         """Raises ReadOnly."""
@@ -232,15 +229,21 @@ class AccessControl:
         last = max((each.issued_us for each in known if isinstance(each, Restriction)), default=0)
         # Later than the one before, whatever the clock says: the latest counts.
         restriction = Restriction.issue(secret, restricted, max(self._clock(), last + 1))
-        await self._store.restrict(capability.id, restriction)
-        self.forget(capability.id)
+        await self._changing(capability.id, self._store.restrict(capability.id, restriction))
 
     async def adopt(
         self, namespace: NamespaceId, *, restricted: bool, cipher_key: bytes | None, grant: Grant | None
     ) -> None:
         """Keep what came with a ticket."""
-        await self._store.adopt(namespace, restricted=restricted, cipher_key=cipher_key, grant=grant)
-        self.forget(namespace)
+        adopted = self._store.adopt(namespace, restricted=restricted, cipher_key=cipher_key, grant=grant)
+        await self._changing(namespace, adopted)
+
+    async def _changing(self, namespace: NamespaceId, work: Awaitable[object]) -> None:
+        """Whatever becomes of ``work``, the next answer follows the database."""
+        try:
+            await work
+        finally:
+            self.forget(namespace)
 
     async def cipher_key(self, namespace: NamespaceId) -> bytes | None:
         """The 32 bytes that the document is encrypted with, where this node has them. Raises UnknownDocument."""

@@ -117,6 +117,7 @@ def update(
 def remove_range(connection: sa.Connection, namespace: bytes, low: Bound, high: Bound, removed: Sum) -> None:
     """After all entries in [low, high) were deleted, whose sum was ``removed``."""
     nodes = _Nodes(connection, namespace)
+    merged: list[tuple[int, Bound]] = []
     for level in range(1, nodes.levels() + 1):
         covered = nodes.load(level, low, high)
         _DELETE_RANGE.run(connection, nodes.between(level, low, high))
@@ -125,7 +126,9 @@ def remove_range(connection: sa.Connection, namespace: bytes, low: Bound, high: 
             count, total = count + more, total ^ _number(fingerprint)
         nodes.set(level, start, Sum(count - removed.size, total ^ removed.total))
         if level == 1 or covered:
-            nodes.relieve(level, start)
+            merged.append((level, start))
+    for level, start in merged:  # when all sums are right again
+        nodes.relieve(level, nodes.containing(level, start))
 
 
 def build(connection: sa.Connection, namespace: bytes) -> None:

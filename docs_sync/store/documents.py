@@ -196,6 +196,8 @@ class DocsStore:
         """Forget the document: its entries, peers and keys. Contents stay with the blobs."""
 
         def job(connection: sa.Connection) -> None:
+            lock(connection, bytes(namespace))
+            announce(connection, bytes(namespace))
             for table in OF_DOCUMENTS:
                 connection.execute(sa.delete(table).where(table.c.namespace == bytes(namespace)))
 

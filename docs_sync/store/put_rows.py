@@ -192,7 +192,8 @@ class _AuthorRows:
         outcomes: list[Put] = []
         # Before anything is deleted: the number of an entry that goes is not given again.
         last_seq, self._head = _LAST.first(self._connection, self._where())
-        self._last_seq = last_seq or 0
+        # By the clock: also after a document was dropped, or a power cut, no number is given again.
+        self._last_seq = max(last_seq or 0, self._now_us)
         while len(outcomes) < len(entries):
             rest = entries[len(outcomes) :]
             overlay, looked_at = self._overlay(rest, newest=newest)
@@ -235,8 +236,16 @@ class _AuthorRows:
         where = self._where() | {"low": low, "high": high}
         timestamp, hash = entry.record.order
         if _SURVIVOR.first(self._connection, where | {"timestamp": timestamp, "hash": hash}) is not None:
-            overlay.load(self._below(low, high, None))
-            outcome = put(overlay, entry)
+            contents, at = 0, low
+            while rows := self._below(at, high, MANY_BELOW):
+                page = _Overlay()
+                page.load(rows)
+                contents += page.remove_superseded(entry)
+                self._write(page)
+                at = rows[-1][0] + b"\0"
+            overlay = _Overlay()
+            overlay.insert(entry)
+            outcome = Put(None, contents)
         else:
             tree = aggregate.read_tree(self._connection, self._namespace)
             first, last = tree.before((self._author, low)), tree.before((self._author, high))
@@ -276,8 +285,8 @@ class _AuthorRows:
             _NEXT_HEAD.run(self._connection, place | {"timestamp": timestamp})
         self._head = max(self._head or 0, timestamp)
 
-    def _below(self, low: bytes, high: bytes, most: int | None) -> list[tuple[bytes, int, bytes, bytes]]:
-        where = self._where() | {"low": low, "high": high, "most": (1 << 62) if most is None else most}
+    def _below(self, low: bytes, high: bytes, most: int) -> list[tuple[bytes, int, bytes, bytes]]:
+        where = self._where() | {"low": low, "high": high, "most": most}
         return _BELOW.all(self._connection, where)
 
     def _at_prefixes(self, key: bytes) -> list[tuple[bytes, int, bytes, bytes]]:

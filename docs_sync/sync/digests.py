@@ -3,8 +3,8 @@
 For each peer that is our neighbour in some document, one request carries fingerprint and count of every document in
 which it is; those that differ are synced. That comes every `EVERY` seconds, so an entry that a neighbour of ours has
 and that was lost on its way to us is here after at most 60 seconds and the time of a sync. It comes sooner where a
-document changed: when nothing has changed in it for `document.QUIET` seconds, it is compared with one neighbour. And where
-two nodes that share many documents meet, these are compared rather than synced each.
+document changed: when nothing has changed in it for `document.QUIET` seconds, it is compared with one neighbour. And
+where two nodes that share many documents meet, these are compared rather than synced each.
 
 A swarm that was cut in two for long comes apart: each half has neighbours enough and forgets the other. So documents
 are compared, every `SELDOM` seconds, with peers as well that had them and are no neighbours (any more); where they

@@ -64,7 +64,7 @@ def verify_document(connection, namespace: bytes, *, signatures: int = 20) -> li
     _verify_heads(connection, namespace, entries)
     _verify_history(connection, namespace, entries)
     if connection.execute(sa.select(_n.aggregated).where(_n.namespace == namespace)).scalar():
-        _verify_aggregate(connection, namespace, entries, rng)
+        verify_aggregate(connection, namespace, entries, rng)
     return entries
 
 
@@ -96,7 +96,7 @@ def _verify_history(connection, namespace: bytes, entries) -> None:
         assert any(order >= old.record.order for order in above) or present[author, key] > old.record.order
 
 
-def _verify_aggregate(connection, namespace: bytes, entries, rng: random.Random) -> None:
+def verify_aggregate(connection, namespace: bytes, entries, rng: random.Random) -> None:
     ids = [(entry.id.author, entry.id.key) for entry in entries]
     sums = [Sum(0, 0)]
     for entry in entries:

@@ -8,7 +8,7 @@ from datetime import UTC, timedelta
 
 import pytest
 from docs_net import contents, eventually, node
-from tidings.docs_sync import api, errors
+from tidings.docs_sync import docs, errors
 from tidings.docs_sync.access import control as access
 from tidings.docs_sync.access.shares import Share
 from tidings.docs_sync.model.keys import NamespaceSecret
@@ -34,7 +34,7 @@ ALICE = SecretKey(b"\1" * 32).public
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(api, "RECHECK", 0.2)
+    monkeypatch.setattr(docs, "RECHECK", 0.2)
     monkeypatch.setattr(access, "RECHECK", 0.2)
     monkeypatch.setattr(access, "HOOK_MEMORY", 0.0)
 
