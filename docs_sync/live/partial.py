@@ -20,12 +20,13 @@ from ...transport import EndpointAddr, EndpointId
 from ..access.encryption import DocumentCipher
 from ..contents.download import Downloads
 from ..errors import EncryptedDocument, NotHeld, OtherPart
-from ..events import EventHub, NeighborDown, NeighborUp
+from ..events import EventHub, NeighborDown, NeighborUp, SyncFinished
 from ..model.entry import SignedEntry
 from ..model.keys import NamespaceId
 from ..model.messages import AbortReason
 from ..model.native_messages import News
 from ..model.part import holds
+from ..model.reconcile import Tally
 from ..sync.native import IncomingSync
 from ..sync.sessions import SessionContext
 from ..tasks import Tasks
@@ -169,6 +170,16 @@ class PartialDocument(LiveDocument):
                 self._downloads.announced(self.namespace, hash, bytes(peer))
 
     # Syncs.
+
+    async def synced(self, event: SyncFinished, tally: Tally) -> None:
+        """What other parts bring in their own syncs goes to the providers, too, also where the end went wrong."""
+        try:
+            await super().synced(event, tally)
+        finally:
+            if event.reason == "accept" and tally.stored:
+                for peer in self.neighbors or self.nearest():
+                    if peer != event.peer:
+                        self._sync_written(peer)
 
     def _add(self, peers: Sequence[EndpointId]) -> None:
         for peer in peers:

@@ -255,6 +255,21 @@ async def test_a_part_is_served_to_smaller_parts_only(tmp_path) -> None:
             await c.docs.drop(mine.id)
 
 
+async def test_what_a_smaller_part_brings_in_a_sync_goes_up(tmp_path) -> None:
+    async with node(tmp_path / "a") as a, node(tmp_path / "b") as b, node(tmp_path / "c") as c:
+        mine = await a.docs.create()
+        between = await b.docs.join(mine.ticket(write=True), prefix="photos/")
+        await followed(between)
+        only_b = DocTicket(between.ticket(write=True).capability, (b.endpoint.addr(),))
+        last = await c.docs.join(only_b, prefix="photos/2026/")
+        await followed(last)
+        peer = last._live._tellers.pop(b.id)  # as where a sync takes its place
+        peer.close()
+        await last.set("photos/2026/1", b"v")
+        await last.synced(b.id)
+        await eventually(lambda: mine.get("photos/2026/1"))
+
+
 async def test_who_may_not_read_any_more_is_sent_away(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(access, "RECHECK", 0.2)
     allowed = True
