@@ -24,18 +24,13 @@ def test_range_deletes_in_crowded_nodes(seed: int, monkeypatch: pytest.MonkeyPat
     schema.create(connection)
     time = 0
     with connection.begin():
-        for step in range(10):
+        for _ in range(10):
             time += 1
             some = [entry(b"%d/%03d" % (rng.randrange(4), rng.randrange(400)), time) for _ in range(300)]
             put_entries(connection, NAMESPACE_ID, some, now_us=1, history=False)
             time += 1
-            put_entries(
-                connection,
-                NAMESPACE_ID,
-                [entry(b"%d/%d" % (rng.randrange(4), rng.randrange(4)), time, None)],
-                now_us=1,
-                history=False,
-            )
+            prefix = b"%d/%d" % (rng.randrange(4), rng.randrange(4))
+            put_entries(connection, NAMESPACE_ID, [entry(prefix, time, None)], now_us=1, history=False)
             verify_aggregate(connection, NAMESPACE_ID, entries_of(connection, NAMESPACE_ID), rng)
     connection.close()
     engine.dispose()

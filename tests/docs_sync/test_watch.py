@@ -126,8 +126,8 @@ async def test_an_arrival_number_is_not_given_twice(store):
     last = await store.last_seq(ID)
     for key, value in ((b"x/1499", 2), (b"x/", None), (b"", None)):
         await write(store, key, value)
-        assert (now := await store.last_seq(ID)) > last
-        last = now
+        before, last = last, await store.last_seq(ID)
+        assert last > before
 
 
 @pytest.mark.parametrize("seed", range(3))
