@@ -404,14 +404,17 @@ class DocsStore:
         return last or 0
 
     async def judge(self, namespace: NamespaceId, entries: Sequence[SignedEntry]) -> list[InvalidEntry | None]:
-        """`validity.judge_all` in threads."""
+        """`validity.judge_all` in threads; of a single entry at once, for the way to a thread takes longer."""
         loop = asyncio.get_running_loop()
-        batches = [entries[start : start + VERIFY_BATCH] for start in range(0, len(entries), VERIFY_BATCH)]
         now, id = self._clock(), bytes(namespace)
-        verdicts = await asyncio.gather(
-            *(loop.run_in_executor(self._threads, judge_all, batch, id, now) for batch in batches)
-        )
-        judged = [verdict for batch in verdicts for verdict in batch]
+        if len(entries) == 1:
+            judged = judge_all(entries, id, now)
+        else:
+            batches = [entries[start : start + VERIFY_BATCH] for start in range(0, len(entries), VERIFY_BATCH)]
+            verdicts = await asyncio.gather(
+                *(loop.run_in_executor(self._threads, judge_all, batch, id, now) for batch in batches)
+            )
+            judged = [verdict for batch in verdicts for verdict in batch]
         if self._longest_key < MAX_KEY_SIZE:
             for index, entry in enumerate(entries):
                 if len(entry.id.key) > self._longest_key:
