@@ -161,9 +161,10 @@ class Connections:
         self._keep(connection)
         return True
 
-    def serving(self, connection: Connection) -> Use:
-        """For a stream that the peer opened."""
-        return self._open[connection].use()
+    def serving(self, connection: Connection) -> Use | None:
+        """For a stream that the peer opened; None where the connection is over."""
+        kept = self._open.get(connection)
+        return None if kept is None else kept.use()
 
     def forget(self, connection: Connection) -> None:
         """It is over."""
@@ -199,12 +200,14 @@ class Connections:
             await asyncio.wait([dial.task])  # cancelled here, the dial goes on for the others
             if dial.task.cancelled():
                 raise EndpointClosed("the documents of this node were closed while it dialled")
+            if state.usable is not None and dial.spare is None:
+                return state.usable.use()  # also where the peer's own dial came through, and ours did not
             if dial.error is not None:
                 raise dial.error.with_traceback(None)
             if dial.spare is not None:
                 spare, dial.spare = dial.spare, None
                 return Use(spare, None)
-            return None if state.usable is None else state.usable.use()
+            return None
         finally:
             dial.waiting -= 1
             if not dial.waiting and dial.spare is not None:
@@ -232,7 +235,7 @@ class Connections:
         if connection.alpn == ALPN:
             self._keep(connection)
             self._serve(connection)
-            return self.serving(connection)
+            return self._open[connection].use()
         self._peer(connection.remote_id).iroh_until = _now() + IROH_FOR
         return Use(connection, None)
 

@@ -45,7 +45,7 @@ from ..model.reconcile import Value
 from ..store.documents import DocsStore
 from ..tasks import Tasks
 from .calls import DialledSync, IncomingSync, IrohDialled, IrohIncoming, NativeDialled, NativeIncoming, Parts, refusal
-from .connections import ALPN, Connections
+from .connections import ALPN, Connections, Use
 from .exchange import ask, give_up, read_request, write_answer
 from .session import FrameReader, OnStored, Pace
 
@@ -140,9 +140,13 @@ class Links:
     ) -> AsyncGenerator[News | SyncAgain, None]:
         """What the peer stores below the prefix from now on, beginning with `SyncAgain`. Close the generator.
 
-        Raises SyncRefused, DecodeError, TimeoutError, and what dials and streams raise.
+        Raises NotAllowed (before anybody is dialled where that is known), SyncRefused, DecodeError, TimeoutError, and
+        what dials and streams raise.
         """
-        share = await self._parts.access.presentation(namespace)
+        access = self._parts.access
+        if not await access.is_restricted(namespace) and not await access.allows(peer, namespace, "read"):
+            raise NotAllowed("the peer may not read this document: it is not dialled", peer=peer)
+        share = await access.presentation(namespace)
         asked = await ask(
             self._connections, peer, frame(encode_request(FollowRequest(bytes(namespace), prefix, share)))
         )
@@ -221,14 +225,15 @@ class Links:
                 stream = await connection.accept_bi()
                 if self._tasks.closed:
                     return
-                self._tasks.start(self._serve_stream(connection, stream, room), "a request")
+                if (use := self._connections.serving(connection)) is None:
+                    return  # it was lost meanwhile
+                self._tasks.start(self._serve_stream(connection, stream, room, use), "a request")
         except ConnectionClosed as closed:
             logger.debug("%r: %s", connection, closed)
         finally:
             self._connections.forget(connection)
 
-    async def _serve_stream(self, connection: Connection, stream: BiStream, room: asyncio.Semaphore) -> None:
-        use = self._connections.serving(connection)
+    async def _serve_stream(self, connection: Connection, stream: BiStream, room: asyncio.Semaphore, use: Use) -> None:
         try:
             try:
                 request = await read_request(stream)
