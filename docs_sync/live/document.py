@@ -190,8 +190,10 @@ class LiveDocument:
 
     async def aclose(self) -> None:
         """Leave the topic, end the sessions, close the events."""
-        await self.leave()
-        self._events.close()
+        try:
+            await self.leave()
+        finally:
+            self._events.close()
 
     async def leave(self) -> None:
         """`aclose`, but the events go on."""
@@ -200,13 +202,18 @@ class LiveDocument:
         for timer in (self._report_timer, self._quiet_timer):
             if timer is not None:
                 timer.cancel()
-        if self._topic is not None:
-            await self._topic.aclose()  # before the tasks: it starts some
-        tasks = [task for task in (self._taker, self._sender, self._upkeep) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._sessions.aclose()
+        try:
+            if self._topic is not None:
+                await self._topic.aclose()  # before the tasks: it starts some
+        finally:
+            self._incoming = self._outgoing = None  # nothing starts again
+            tasks = [task for task in (self._taker, self._sender, self._upkeep) if task is not None]
+            for task in tasks:
+                task.cancel()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                await self._sessions.aclose()
 
     # For the downloads.
 
@@ -249,33 +256,38 @@ class LiveDocument:
             return
         self._incoming.append(received)
         if self._taker is None:
-            self._taker = self._context.tasks.start(self._take(self._incoming), f"entries of {self.namespace.short()}")
-            self._taker.add_done_callback(self._taken)
+            self._start_taker(self._incoming)
+
+    def _start_taker(self, incoming: deque[swarm.Received]) -> None:
+        self._taker = self._context.tasks.start(self._take(incoming), f"entries of {self.namespace.short()}")
+        self._taker.add_done_callback(self._taken)
 
     def _taken(self, task: asyncio.Task[None]) -> None:
         self._taker = None
-        if not self._incoming or task.cancelled():
+        if not self._incoming or task.cancelled() or self._context.tasks.closed:
             self._incoming = None
+        else:
+            self._start_taker(self._incoming)  # something came between the last look and the end
 
     async def _take(self, incoming: deque[swarm.Received]) -> None:
         while incoming:
             entries: list[tuple[SignedEntry, EndpointId, bool]] = []
             reports: dict[EndpointId, Mapping[bytes, int]] = {}
-            while incoming and len(entries) < INCOMING_BATCH:
-                received = incoming.popleft()
-                peer = received.delivered_from
-                match self._decode(received):
-                    case Put(entry):
-                        # Whoever wrote it: who is trusted with nothing may not decide either what of others we get.
-                        if await self._context.access.takes(peer, self.namespace):
-                            entries.append((entry, peer, received.is_direct))
-                        else:
-                            self._missed(peer)
-                    case ContentReadyOp(hash):
-                        self._downloads.announced(self.namespace, hash, bytes(peer))
-                    case SyncReport(namespace, heads) if namespace == bytes(self.namespace):
-                        reports[peer] = heads
             try:
+                while incoming and len(entries) < INCOMING_BATCH:
+                    received = incoming.popleft()
+                    peer = received.delivered_from
+                    match self._decode(received):
+                        case Put(entry):
+                            # Whoever wrote it: who is not trusted may not decide either what of others we get.
+                            if await self._context.access.takes(peer, self.namespace):
+                                entries.append((entry, peer, received.is_direct))
+                            else:
+                                self._missed(peer)
+                        case ContentReadyOp(hash):
+                            self._downloads.announced(self.namespace, hash, bytes(peer))
+                        case SyncReport(namespace, heads) if namespace == bytes(self.namespace):
+                            reports[peer] = heads
                 if entries:
                     await self._store_entries(entries)
                 for peer, heads in reports.items():
@@ -460,14 +472,18 @@ class LiveDocument:
             return
         self._outgoing.append((op, neighbors_only))
         if self._sender is None:
-            work = self._send(self._topic, self._outgoing)
-            self._sender = self._context.tasks.start(work, f"broadcasts of {self.namespace.short()}")
-            self._sender.add_done_callback(self._sent)
+            self._start_sender(self._topic, self._outgoing)
+
+    def _start_sender(self, topic: swarm.Topic, outgoing: deque[tuple[Op, bool]]) -> None:
+        self._sender = self._context.tasks.start(self._send(topic, outgoing), f"broadcasts of {self.namespace.short()}")
+        self._sender.add_done_callback(self._sent)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sender = None
-        if not self._outgoing or task.cancelled():
+        if not self._outgoing or self._topic is None or task.cancelled() or self._context.tasks.closed:
             self._outgoing = None
+        else:
+            self._start_sender(self._topic, self._outgoing)  # something came between the last look and the end
 
     async def _send(self, topic: swarm.Topic, outgoing: deque[tuple[Op, bool]]) -> None:
         while outgoing:

@@ -140,9 +140,13 @@ class PartialDocument(LiveDocument):
         for handle in (self._write_handle, self._sync_timer):
             if handle is not None:
                 handle.cancel()
-        await self._following.aclose()
-        await self._telling.aclose()
-        await super().leave()
+        try:
+            await self._following.aclose()
+        finally:
+            try:
+                await self._telling.aclose()
+            finally:
+                await super().leave()
 
     # From the links.
 
