@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from random import Random, SystemRandom
 from typing import ClassVar
 
@@ -343,8 +344,9 @@ class _Serving:
             await doc._live.accept(call)
 
     async def follow(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
-        if self._serves(NamespaceId(request.namespace), request.prefix):
-            await self._docs._followers.serve(peer, request, stream)
+        is_open = partial(self._serves, NamespaceId(request.namespace), request.prefix)
+        if is_open():
+            await self._docs._followers.serve(peer, request, stream, is_open)
         else:
             await refuse_follower(stream, RefusedReason.NOT_FOUND)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -75,10 +76,12 @@ class Followers:
         self._known: dict[tuple[EndpointId, NamespaceId, bytes], _Follower] = {}
         self._tasks = Tasks()
 
-    async def serve(self, peer: EndpointId, request: FollowRequest, stream: BiStream) -> None:
-        """Answer a request to follow a document that is open here, then feed the follower until one of both has enough.
+    async def serve(
+        self, peer: EndpointId, request: FollowRequest, stream: BiStream, is_open: Callable[[], bool]
+    ) -> None:
+        """Answer a request to follow, then feed the follower until one of both has enough, or the document is closed.
 
-        Raises what streams raise, and TimeoutError.
+        ``is_open``: whether the document is open here. Raises what streams raise, and TimeoutError.
         """
         namespace = NamespaceId(request.namespace)
         if not await self._access.allows(peer, namespace, "read", request.share):
@@ -95,6 +98,9 @@ class Followers:
         feed = self._join(namespace, follower)
         try:
             await feed.started.wait()  # else what is stored between the first sync and the feed's start were lost
+            if not is_open():  # closed before the feed waited, which has not heard of it
+                await refuse_follower(stream, RefusedReason.NOT_FOUND)
+                return
             await write_answer(stream, Accepted())
             await self._send(peer, namespace, follower, stream)
             await stream.send.finish()
