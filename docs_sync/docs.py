@@ -351,6 +351,15 @@ class _Serving:
             await refuse_follower(stream, RefusedReason.NOT_FOUND)
 
     async def tell(self, peer: EndpointId, request: TellRequest) -> bool:
+        admittance = self._docs._context.admittance
+        if not admittance.enter(peer):
+            return False  # it syncs instead, when there is room
+        try:
+            return await self._take(peer, request)
+        finally:
+            admittance.leave(peer)
+
+    async def _take(self, peer: EndpointId, request: TellRequest) -> bool:
         doc, access = self._docs._open.get(namespace := NamespaceId(request.namespace)), self._docs._access
         if doc is None or not await access.allows(peer, namespace, "read", request.share):
             return False

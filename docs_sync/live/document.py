@@ -28,7 +28,7 @@ from ...transport.errors import DecodeError
 from ..access.encryption import DocumentCipher
 from ..contents.download import Downloads
 from ..doc_entry import Entry
-from ..errors import InvalidEntry, SyncViolation, TooFarAhead
+from ..errors import InvalidEntry, KeyTooLarge, SyncViolation, TooFarAhead
 from ..events import (
     ContentReady,
     EventHub,
@@ -338,7 +338,7 @@ class LiveDocument:
             if not isinstance(outcome, InvalidEntry):
                 if outcome.stored:
                     stored.append(value)
-            elif isinstance(outcome, TooFarAhead):  # one of the two clocks is wrong, which is nobody's malice
+            elif isinstance(outcome, TooFarAhead | KeyTooLarge):  # a clock is wrong, or limits differ: nobody's malice
                 logger.warning("an entry in %s from %s: %s", self.namespace.short(), peer.short(), outcome)
             else:
                 wrong = outcome

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from ... import gossip as swarm
 from ...transport import EndpointAddr, EndpointId
+from ..access.control import RECHECK
 from ..access.encryption import DocumentCipher
 from ..contents.download import Downloads
 from ..errors import EncryptedDocument, NotHeld, OtherPart
@@ -75,7 +76,7 @@ class Talks(Follows, Tells, Protocol):
 class PartialDocument(LiveDocument):
     """Its neighbours are the providers that it follows."""
 
-    __slots__ = ("_following", "_links", "_part", "_sync_timer", "_tellers", "_telling", "_write_handle")
+    __slots__ = ("_following", "_links", "_part", "_refused", "_sync_timer", "_tellers", "_telling", "_write_handle")
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class PartialDocument(LiveDocument):
         self._telling = Tasks()
         self._tellers: dict[EndpointId, Teller] = {}
         self._following = Following(links, namespace, prefix, context.rng, self)
+        self._refused: dict[EndpointId, asyncio.TimerHandle] = {}  # whose news was not taken: synced with later
         self._write_handle: asyncio.Handle | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
 
@@ -137,7 +139,7 @@ class PartialDocument(LiveDocument):
         """Nothing to compare: what providers say of the whole document is not about the part."""
 
     async def leave(self) -> None:
-        for handle in (self._write_handle, self._sync_timer):
+        for handle in (self._write_handle, self._sync_timer, *self._refused.values()):
             if handle is not None:
                 handle.cancel()
         try:
@@ -167,8 +169,11 @@ class PartialDocument(LiveDocument):
 
     async def take_news(self, peer: EndpointId, news: News) -> None:
         try:
-            if news.values and await self._context.access.takes(peer, self.namespace):
-                await self.take_values(peer, news.values)
+            if news.values:
+                if await self._context.access.takes(peer, self.namespace):
+                    await self.take_values(peer, news.values)
+                elif peer not in self._refused:  # it says this no second time, and may be trusted again
+                    self._refused[peer] = asyncio.get_running_loop().call_later(RECHECK, self._sync_refused, peer)
         finally:
             for hash in news.contents:
                 self._downloads.announced(self.namespace, hash, bytes(peer))
@@ -199,6 +204,10 @@ class PartialDocument(LiveDocument):
 
     def _sync_written(self, peer: EndpointId) -> None:
         self._sessions.want(peer, "write")
+
+    def _sync_refused(self, peer: EndpointId) -> None:
+        del self._refused[peer]
+        self._sessions.want(peer, "again")
 
     def _schedule_sync(self) -> None:
         delay = SYNC_EVERY * self._context.rng.uniform(0.5, 1.5)
