@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 import pytest
 from native_net import ID, WRITER, pair, signed, until
@@ -18,7 +19,8 @@ async def provider(**options):
     """A follower, and a provider that serves it."""
     async with pair(**options) as (a, b):
         feeds = Followers(b.store, b.access)
-        b.follow = feeds.serve
+        b.follow = partial(feeds.serve, is_open=lambda: b.is_open)
+        b.is_open = True
         try:
             yield a, b, feeds
         finally:
@@ -200,3 +202,11 @@ async def test_an_idle_link_says_that_it_is_there(monkeypatch):
                 quiet += is_quiet(frame)
                 if quiet > 3:
                     break
+
+
+async def test_a_document_that_closes_meanwhile_is_not_followed():
+    async with provider() as (a, b, _):
+        b.is_open = False
+        async with aclosing(a.links.follow(b.id, ID, b"p/")) as frames:
+            with pytest.raises(SyncRefused):
+                await anext(frames)
