@@ -59,11 +59,14 @@ class Pace:
     """How long the peer of a session may still keep it waiting, so that none holds one for ever by being slow.
 
     Every wait uses up time, every byte that moves gives 1 / `MIN_RATE` seconds back, up to `PATIENCE`. What this side
-    takes to think does not count.
+    takes to think does not count. Bytes alone are no progress: rounds in a row that brought nothing (`count`) may have
+    waited for `PATIENCE` in all, whatever moved.
     """
 
     def __init__(self) -> None:
         self._left = PATIENCE
+        self._waited = 0.0  # seconds in this round
+        self._wasted = 0.0  # seconds in the rounds before it that brought nothing
 
     async def wait(self, work: Awaitable[T], most: float) -> T:
         """What ``work`` gives, within ``most`` seconds. Raises TimeoutError."""
@@ -72,10 +75,18 @@ class Pace:
             async with asyncio.timeout(min(most, max(self._left, 0.0))):
                 return await work
         finally:
-            self._left -= _now() - started
+            self._left -= (waited := _now() - started)
+            self._waited += waited
 
     def moved(self, size: int) -> None:
         self._left = min(PATIENCE, self._left + size / MIN_RATE)
+
+    def count(self, *, fruitless: bool) -> None:
+        """A message was taken. Raises TimeoutError."""
+        self._wasted = self._wasted + self._waited if fruitless else 0.0
+        self._waited = 0.0
+        if self._wasted > PATIENCE:
+            raise TimeoutError("messages that brought nothing came too slowly")
 
 
 class FrameReader:
@@ -249,6 +260,7 @@ class SyncSession:
         self._fruitless = 0 if sent or result.stored else self._fruitless + 1
         if self._fruitless > FRUITLESS_ROUNDS:
             raise SyncViolation(f"{FRUITLESS_ROUNDS} messages brought nothing: the peer does not converge")
+        self._pace.count(fruitless=self._fruitless > 0)
         await self._send(Sync(reply))
         self.tally.sent += sent
         return True

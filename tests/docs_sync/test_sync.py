@@ -287,3 +287,17 @@ async def test_a_slow_large_message_makes_room_for_others(reader, monkeypatch: p
     with pytest.raises(TimeoutError, match="others waited"):
         await holding
     sending.cancel()
+
+
+async def test_bytes_that_bring_nothing_buy_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "PATIENCE", 0.1)
+    pace, rounds = Pace(), 0
+    with pytest.raises(TimeoutError, match="brought nothing"):
+        while rounds < 100:
+            await pace.wait(asyncio.sleep(0.02), 1.0)
+            pace.moved(1 << 20)
+            pace.count(fruitless=True)
+            rounds += 1
+    pace.count(fruitless=False)
+    await pace.wait(asyncio.sleep(0.02), 1.0)
+    pace.count(fruitless=True)
