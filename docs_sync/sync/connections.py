@@ -110,6 +110,8 @@ class _Kept:
 class _Dial:
     """Shared by all who wait for it."""
 
+    came: asyncio.Future[None]
+    """Done when the peer's own connection comes first."""
     task: asyncio.Task[None] | None = None
     waiting: int = 0
     error: TidingsError | None = None
@@ -192,12 +194,15 @@ class Connections:
         if dial is None:
             if self._dials.closed:
                 raise EndpointClosed("the documents of this node were closed")
-            dial = state.dial = _Dial()
+            dial = state.dial = _Dial(asyncio.get_running_loop().create_future())
             dial.task = self._dials.start(self._dial(peer, state, dial), f"dial {peer.short()}")
         assert dial.task is not None
         dial.waiting += 1
         try:
-            await asyncio.wait([dial.task])  # cancelled here, the dial goes on for the others
+            # Cancelled here, the dial goes on for the others.
+            await asyncio.wait([dial.task, dial.came], return_when=asyncio.FIRST_COMPLETED)
+            if state.usable is None:
+                await asyncio.wait([dial.task])
             if dial.task.cancelled():
                 raise EndpointClosed("the documents of this node were closed while it dialled")
             if state.usable is not None and dial.spare is None:
@@ -248,6 +253,8 @@ class Connections:
         state.iroh_until = 0.0
         new, old = _Kept(connection), state.usable
         self._open[connection] = new
+        if state.dial is not None and not state.dial.came.done():
+            state.dial.came.set_result(None)
         if old is not None and self._goes_before(old, new):
             new.retire()
             return

@@ -184,3 +184,15 @@ async def test_what_is_known_of_peers_is_bounded(monkeypatch):
             with pytest.raises(Unreachable):
                 await a.links._connections.use(SecretKey.generate().public)
         assert len(a.links._connections._peers) <= 3
+
+
+async def test_a_dial_ends_where_the_peers_own_connection_comes(monkeypatch):
+    async with pair() as (a, b):
+        never = asyncio.Event()
+        monkeypatch.setattr(a.links._connections, "_connect", lambda peer: never.wait())
+        waiting = asyncio.create_task(a.sync_with(b))
+        await until(lambda: a.links._connections._peers)
+        await b.sync_with(a)
+        async with asyncio.timeout(10):
+            await waiting
+        assert len(a.connections()) == 1
