@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from native_net import ID, WRITER, pair, signed, until
 from tidings.docs_sync.access import control as access
-from tidings.docs_sync.errors import SyncRefused
+from tidings.docs_sync.errors import NotAllowed, SyncRefused
 from tidings.docs_sync.model.native_messages import News, SyncAgain
 from tidings.docs_sync.model.reconcile import ContentStatus
 from tidings.docs_sync.sync import followers
@@ -210,3 +210,16 @@ async def test_a_document_that_closes_meanwhile_is_not_followed():
         async with aclosing(a.links.follow(b.id, ID, b"p/")) as frames:
             with pytest.raises(SyncRefused):
                 await anext(frames)
+
+
+async def test_who_may_not_read_is_not_followed(monkeypatch):
+    async with provider() as (a, b, _):
+
+        async def refuse(peer, namespace, kind, share=None):
+            return False
+
+        monkeypatch.setattr(a.access, "allows", refuse)
+        async with aclosing(a.links.follow(b.id, ID, b"p/")) as frames:
+            with pytest.raises(NotAllowed):
+                await anext(frames)
+        assert not a.connections()
