@@ -65,6 +65,7 @@ QUIET = 2.0  # seconds without a change until a changed document is compared wit
 STORE_AGAIN = 1.0  # seconds after the store could not be written
 EVENTS_BETWEEN_YIELDS = 256  # published before others have their turn: a message can bring 100,000
 USEFUL_PEERS = 16  # peers of late syncs that may have contents
+FEW_PEERS = 2  # remembered peers below which one that dialled us is remembered, too
 NEAREST = 8  # peers asked where any will do
 
 
@@ -73,6 +74,7 @@ class LiveDocument:
 
     __slots__ = (
         "_anchors",
+        "_callers",
         "_changed_at",
         "_context",
         "_downloads",
@@ -118,7 +120,8 @@ class LiveDocument:
         self._downloads = downloads
         self._events = events
         self._anchors: dict[EndpointId, None] = {}  # from tickets and of old: tried again whatever happens
-        self._useful: dict[EndpointId, EndpointAddr] = {}  # synced with, the latest last
+        self._useful: dict[EndpointId, EndpointAddr] = {}  # dialled and synced with, the latest last
+        self._callers: dict[EndpointId, EndpointAddr] = {}  # the same of those that dialled us, and prove nothing by it
         self._incoming: deque[swarm.Received] | None = None
         self._outgoing: deque[tuple[Op, bool]] | None = None
         self._taker: asyncio.Task[None] | None = None
@@ -218,7 +221,7 @@ class LiveDocument:
     # For the downloads.
 
     def candidates(self) -> Iterable[bytes]:
-        return map(bytes, [*reversed(self._useful), *self.neighbors, *self._anchors])
+        return map(bytes, [*reversed(self._useful), *self.neighbors, *self._anchors, *reversed(self._callers)])
 
     def content_here(self, hash: bytes, peer: bytes | None) -> None:
         self._events.publish(ContentReady(Hash(hash)))
@@ -388,11 +391,13 @@ class LiveDocument:
             self._downloads.synced(self.namespace, bytes(event.peer))
             return
         addr = self._context.endpoint.lookup.get(event.peer) or EndpointAddr(event.peer)
-        is_latest = bool(self._useful) and next(reversed(self._useful.values())) == addr
-        self._useful.pop(event.peer, None)
-        self._useful[event.peer] = addr
-        if len(self._useful) > USEFUL_PEERS:
-            del self._useful[next(iter(self._useful))]
+        called = event.reason == "accept"
+        peers = self._callers if called else self._useful
+        is_latest = bool(peers) and next(reversed(peers.values())) == addr
+        peers.pop(event.peer, None)
+        peers[event.peer] = addr
+        if len(peers) > USEFUL_PEERS:
+            del peers[next(iter(peers))]
         self._downloads.synced(self.namespace, bytes(event.peer))
         if not self.neighbors and self._topic is not None and await self._context.access.is_restricted(self.namespace):
             await self._topic.join_peers([event.peer])  # the sync was where both showed what lets them into the swarm
@@ -402,13 +407,17 @@ class LiveDocument:
                 await self._topic.join_peers([event.peer])  # it had news that never came to us: the swarm is in pieces
         if not is_latest:
             with suppress(TidingsError):  # the disk is full: the sync itself went well
-                await self._store.remember_peer(self.namespace, addr)
+                # Anybody can call, and often: callers never push out those that we found ourselves.
+                if not called or len(await self._store.remembered_peers(self.namespace)) < FEW_PEERS:
+                    await self._store.remember_peer(self.namespace, addr)
 
     def is_known(self, peer: EndpointId) -> bool:
         return peer in self.neighbors or peer in self._anchors
 
     def nearest(self) -> Iterable[EndpointId]:
-        return list(islice(dict.fromkeys([*self.neighbors, *reversed(self._useful), *self._anchors]), NEAREST))
+        callers = () if self.prefix is not None else reversed(self._callers)  # a part has its providers
+        found = [*self.neighbors, *reversed(self._useful), *self._anchors, *callers]
+        return list(islice(dict.fromkeys(found), NEAREST))
 
     def sync_neighbors(self) -> None:
         for peer in self.neighbors:

@@ -215,5 +215,5 @@ class PartialDocument(LiveDocument):
 
     def _sync_one(self) -> None:
         self._schedule_sync()
-        if self.neighbors:
-            self._sessions.want(self._context.rng.choice(sorted(self.neighbors)), "again")
+        if peers := {*self.neighbors, *self._anchors}:
+            self._sessions.want(self._context.rng.choice(sorted(peers)), "again")
