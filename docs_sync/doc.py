@@ -410,11 +410,14 @@ class Doc:
                 self._live.cipher = self._cipher
 
     async def close(self) -> None:
-        """Leave the swarm and end the syncs and events. Everything stays here; `Docs.open` goes on."""
+        """Leave the swarm and end the syncs and events. Everything stays here; `Docs.open` goes on.
+
+        Nothing where this `Doc` is not the open one.
+        """
         async with self._docs._opening:
             if self._docs._open.get(self.id) is self:
                 del self._docs._open[self.id]
-            await self._stop()
+                await self._stop()
 
     def _raw_key(self, key: str | bytes) -> bytes:
         """As it is stored."""

@@ -16,10 +16,12 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import typer
 
+from ..docs_sync.model.paths import is_temporary
 from .output import Output
 
 __all__ = ["demonstrate"]
@@ -79,9 +81,10 @@ class Device:
         out = {}
         for path in sorted(self.folder.rglob("*")):
             relative = path.relative_to(self.folder)
-            if path.is_file() and not relative.parts[0].startswith(".tidings"):
-                with path.open("rb") as file:
-                    out[str(relative)] = hashlib.file_digest(file, "sha256").hexdigest()
+            if relative.parts[0].startswith(".tidings") or is_temporary(path.name) or not path.is_file():
+                continue
+            with suppress(FileNotFoundError), path.open("rb") as file:  # it may go just now: the next look tells
+                out[str(relative)] = hashlib.file_digest(file, "sha256").hexdigest()
         return out
 
 

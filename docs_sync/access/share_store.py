@@ -103,8 +103,9 @@ class ShareStore:
 
         def job(connection: sa.Connection) -> None:
             lock(connection, bytes(namespace))
-            if restricted:
-                connection.execute(row.values(restricted=True))
+            told = sa.exists().where(_s.namespace == bytes(namespace), _s.id == RESTRICTION_ID)
+            if restricted:  # by the ticket, which may be older than a statement that is here
+                connection.execute(row.where(~told).values(restricted=True))
             known = connection.execute(sa.select(_n.share).where(_n.namespace == bytes(namespace))).scalar()
             last = 0 if known is None else Grant.decode(known).share.issued_us
             if grant is not None and grant.share.issued_us >= last:
