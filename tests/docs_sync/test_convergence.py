@@ -63,7 +63,7 @@ def never_differ(member):
     ("mutate", "complaint"),
     [
         (forget_tombstones, "node2 lacks .*tombstone"),
-        (never_differ, "after the loss of all gossip"),
+        (never_differ, "not repaired 30 s after"),
     ],
 )
 def test_what_is_broken_is_found(tmp_path, mutate, complaint):
