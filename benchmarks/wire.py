@@ -47,7 +47,7 @@ class Side:
 
 
 def reconcile(sides, limits):
-    message = initial_message(EntryRows(sides[0].connection, NAMESPACE))
+    message = initial_message(EntryRows(sides[0].connection, NAMESPACE), limits)
     messages = size = 0
     while message:
         messages, size = messages + 1, size + 4 + len(encode_sync(Sync(message)))

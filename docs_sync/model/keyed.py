@@ -89,8 +89,11 @@ class KeyedRange:
         fingerprints = sorted(self._store.fingerprints(range))
         return Summary(size, blake3(b"".join(fingerprints), key=self._key).digest())
 
-    def ids_at(self, range: IdRange, positions: Sequence[int], slack: int = 0) -> list[bytes]:
-        return self._store.ids_at(range, positions, slack)
+    def ids_at(self, range: IdRange, positions: Sequence[int]) -> list[bytes]:
+        return self._store.ids_at(range, positions)
+
+    def cuts(self, range: IdRange, ways: int, fewest: int) -> list[bytes]:
+        return self._store.cuts(range, ways, fewest)
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         return self._store.walk(range)

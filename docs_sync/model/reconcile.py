@@ -18,7 +18,7 @@ does not fit is cut at an id; the rest of the range goes as a fingerprint, which
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -104,8 +104,13 @@ class RangeStore(Protocol):
 
     def summary(self, range: IdRange) -> Summary: ...
 
-    def ids_at(self, range: IdRange, positions: Sequence[int], slack: int = 0) -> list[bytes]:
-        """The ids at ascending ``positions`` of the walk through the range, or at most ``slack`` away from them."""
+    def ids_at(self, range: IdRange, positions: Sequence[int]) -> list[bytes]:
+        """The ids at ascending ``positions`` of the walk through the range."""
+
+    def cuts(self, range: IdRange, ways: int, fewest: int) -> list[bytes]:
+        """From one to ``ways - 1`` ids of a range of at least two entries, in the order of the walk and behind its first
+        one. About equally far from each other, the more so the larger ``fewest`` is, up to which any will do that are
+        cheap."""
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         """The entries from x upward, wrapping, read as they are asked for; with our own content's state."""
@@ -115,8 +120,10 @@ class RangeStore(Protocol):
 class Limits:
     """What we put in one message, and how we split. Every value converges with every peer's."""
 
-    split: int = 16
-    """Sub-ranges of a range whose fingerprints differ; at least 2."""
+    split: int = 64
+    """Sub-ranges of a range whose fingerprints differ, at most; at least 2."""
+    fewest: int = 8
+    """Cuts that are even enough (`RangeStore.cuts`)."""
     base: int = 16
     """A differing range of up to so many entries is sent as entries."""
     max_values: int = 1000
@@ -129,6 +136,8 @@ class Limits:
     """Bytes of the parts' bounds, where keys are long; one more split may go beyond it."""
 
 
+SPLIT_AT_ONCE = 512  # entries of a document
+MAX_SPLIT = 1 << 16  # bytes of the ids between the runs of the first split, where keys are long
 FAR = 0.02
 """Seconds of a round trip from which fewer messages count for more than fewer bytes."""
 FAR_BASE = 64  # about 15 kB of entries where one more split would be 3 kB and a round trip
@@ -144,7 +153,8 @@ def limits_for(round_trip: float, size: int) -> Limits:
     """
     if round_trip < FAR:
         return Limits()
-    return Limits(split=min(FAR_SPLIT, max(16, math.isqrt(2 * size // FAR_BASE) + 1)), base=FAR_BASE)
+    split = min(FAR_SPLIT, max(16, math.isqrt(2 * size // FAR_BASE) + 1))
+    return Limits(split=split, fewest=2 * split, base=FAR_BASE)
 
 
 @dataclass(slots=True)
@@ -216,18 +226,38 @@ def screen(message: Message, verdicts: Sequence[InvalidEntry | None]) -> Screene
     return Screened(parts, rejected)
 
 
-def pieces(message: Message, size: int) -> Iterator[Message]:
-    """The entries of a message in runs of at most ``size``, each for one `take_values`; their order does not matter."""
+def pieces(message: Message, size: int, but: Set[SignedEntry] = frozenset()) -> Iterator[Message]:
+    """The entries of a message ``but`` some in runs of at most ``size``, each for one `take_values`; their order does
+    not matter."""
+    piece: list[Part] = []
+    room = size
     for part in message:
         if isinstance(part, RangeItems):
-            for start in range(0, len(part.values), size):
-                yield [RangeItems(part.range, part.values[start : start + size], part.have_local)]
+            start = 0
+            values = [value for value in part.values if value.entry not in but] if but else part.values
+            while start < len(values):
+                some = values[start : start + room]
+                piece.append(RangeItems(part.range, some, part.have_local))
+                start, room = start + len(some), room - len(some)
+                if not room:
+                    yield piece
+                    piece, room = [], size
+    if piece:
+        yield piece
 
 
-def initial_message(store: RangeStore) -> Message:
+def initial_message(store: RangeStore, limits: Limits | None = None) -> Message:
+    """Of one fingerprint, as the reference begins; with ``limits`` already the first split of a document that is not
+    small, which saves a message where it differs, as one that is synced mostly does."""
     first = store.first_id()
     whole = IdRange(*(2 * (first or EMPTY_ID,)))
-    return [RangeFingerprint(whole, store.summary(whole).fingerprint)]
+    summary = store.summary(whole)
+    if limits is not None and summary.size >= SPLIT_AT_ONCE:
+        split = _Reply(store, limits)
+        split.split(whole, summary.size)
+        if sum(len(part.range.x) for part in split.parts) < MAX_SPLIT:
+            return split.parts
+    return [RangeFingerprint(whole, summary.fingerprint)]
 
 
 def take_values(put_all: Callable[[Sequence[SignedEntry]], Sequence[Put]], message: Message) -> Taken:
@@ -276,7 +306,7 @@ class _Reply:
         differing = [(part, mine) for part, mine in compared if mine.fingerprint != part.fingerprint]
         left = list(parts[MAX_ANSWERED:])
         # Where much differs, entries of small ranges would fill the message and more after it.
-        base = min(self._limits.base, max(1, self._limits.max_values // (2 * len(differing) or 1)))
+        base = max(1, min(self._limits.base, self._limits.max_values // (2 * len(differing) or 1)))
         for index, (part, mine) in enumerate(differing):
             if self._is_full:
                 left = [part for part, _ in differing[index:]] + left
@@ -284,7 +314,7 @@ class _Reply:
             if mine.size <= base or part.fingerprint == EMPTY_HASH:
                 self.items(part.range, lacking={}, have_local=False)
             else:
-                self._split(part.range, mine.size)
+                self.split(part.range, mine.size)
         self.hand_back(left)
 
     def hand_back(self, parts: Sequence[Part]) -> None:
@@ -334,16 +364,11 @@ class _Reply:
         self._bytes_left -= id_size + ENTRY_OVERHEAD
         return True
 
-    def _split(self, whole: IdRange, count: int) -> None:
+    def split(self, whole: IdRange, count: int) -> None:
         """At least two entries in at most ``split`` runs of nearly equal length, which cover the range together."""
-        ways = min(self._limits.split, count)
-        slack = (count // ways - 1) // 4  # so the cuts stay in order and the runs about equal
-        if whole.is_whole:
-            pivots = self._store.ids_at(whole, [count * way // ways for way in range(ways)], slack)
-            bounds = [*pivots, pivots[0]]
-        else:
-            pivots = self._store.ids_at(whole, [count * way // ways for way in range(1, ways)], slack)
-            bounds = [whole.x, *pivots, whole.y]
+        ways = min(self._limits.split, max(2, 2 * count // max(1, self._limits.base)))
+        cuts = self._store.cuts(whole, ways, self._limits.fewest)
+        bounds = [whole.x, *cuts, whole.y]
         for x, y in pairwise(bounds):
             run = IdRange(x, y)
             mine = self._store.summary(run)

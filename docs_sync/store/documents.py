@@ -37,13 +37,14 @@ from .changes import Changes, Own, announce
 from .content_store import note_wanted
 from .put_rows import put_entries
 from .query import Query, Walk, count_entries, newest_of_key
-from .rows import COLUMNS, EntryRows, arrivals, from_row, is_here
+from .rows import COLUMNS, EntryRows, arrivals, from_row, is_here, known
 from .views import View
 
 __all__ = ["DocsStore", "Inserted", "Processed"]
 
 REMEMBERED_PEERS = 5  # useful peers of a document, to dial first after a restart
 VERIFY_BATCH = 64  # entries one thread verifies before the next takes over: about 7 ms
+FEW_TO_VERIFY = 4  # for which no other thread is worth waking
 VERIFY_THREADS = 4
 PUT_BATCH = 250  # received entries in one job of the writer, about 10 ms: other writes wait behind it
 SIGN_AHEAD = 16  # entries that are worth a way through the threads: signing takes 50 us each
@@ -410,7 +411,8 @@ class DocsStore:
         if len(entries) == 1:
             judged = judge_all(entries, id, now)
         else:
-            batches = [entries[start : start + VERIFY_BATCH] for start in range(0, len(entries), VERIFY_BATCH)]
+            size = min(VERIFY_BATCH, max(FEW_TO_VERIFY, -(-len(entries) // VERIFY_THREADS)))
+            batches = [entries[start : start + size] for start in range(0, len(entries), size)]
             verdicts = await asyncio.gather(
                 *(loop.run_in_executor(self._threads, judge_all, batch, id, now) for batch in batches)
             )
@@ -488,8 +490,11 @@ class DocsStore:
         near = round_trip < reconcile.FAR  # where the size plays no part, and reading it would be half of the way
         return limits_for(round_trip, 0 if near else (await self.summary(namespace)).size)
 
-    async def initial_message(self, namespace: NamespaceId, view: View = WHOLE_DOCUMENT) -> Message:
-        return await self.look(namespace, view, reconcile.initial_message)
+    async def initial_message(
+        self, namespace: NamespaceId, view: View = WHOLE_DOCUMENT, split: Limits | None = None
+    ) -> Message:
+        """See `reconcile.initial_message`."""
+        return await self.look(namespace, view, lambda rows: reconcile.initial_message(rows, split))
 
     async def look(self, namespace: NamespaceId, view: View, read: Callable[[KeyedSource], T]) -> T:
         """What ``read`` makes of the document, or of its part, in one snapshot."""
@@ -516,16 +521,31 @@ class DocsStore:
         moment, what was stored stays: a document is right whichever part of a message it has.
         """
         id = await self._ready(namespace)
-        verdicts: list[InvalidEntry | None] = []
+        limits = view.limits or self._limits or Limits()
+
+        def look(connection: sa.Connection) -> tuple[set[SignedEntry], Message | None]:
+            here = known(connection, id, message)
+            return here, respond(connection, message, []) if here.issuperset(entries) else None
 
         def job(connection: sa.Connection, piece: Message) -> tuple[reconcile.Taken, set[bytes]]:
             taken = reconcile.take_values(lambda entries: self._put(connection, id, entries), piece)
             return taken, note_wanted(connection, id, (value.entry for value in taken.stored), self._clock())
 
+        def respond(connection: sa.Connection, good: Message, owed: Sequence[bytes]) -> Message:
+            try:
+                return reconcile.answer(view.open(connection, id), good, limits, owed)
+            except CheckTooLarge:
+                return []
+
+        entries = reconcile.entries_of(message)
+        here, reply = await self._database.read(look)
+        if reply is not None:
+            return Processed(reply, [], set(), len(entries), [])
         stored: list[Value] = []
         owed: dict[bytes, None] = {}
         absent: set[bytes] = set()
-        pieces = list(reconcile.pieces(message, PUT_BATCH))
+        verdicts: list[InvalidEntry | None] = []
+        pieces = list(reconcile.pieces(message, PUT_BATCH, but=here))
         # Signatures of later pieces are checked while an earlier one is written.
         judged = [asyncio.ensure_future(self._judge(namespace, piece, view)) for piece in pieces]
         try:
@@ -540,15 +560,10 @@ class DocsStore:
             for verdict in judged:
                 verdict.cancel()
             await asyncio.gather(*judged, return_exceptions=True)
-        screened = reconcile.screen(message, verdicts)
-        limits = view.limits or self._limits or Limits()
-        try:
-            reply: Message = await self._database.read(
-                lambda connection: reconcile.answer(view.open(connection, id), screened.message, limits, list(owed))
-            )
-        except CheckTooLarge:
-            reply = []
-        return Processed(reply, stored, absent, len(verdicts), screened.rejected)
+        judgement = iter(verdicts)
+        screened = reconcile.screen(message, [None if entry in here else next(judgement) for entry in entries])
+        reply = await self._database.read(lambda connection: respond(connection, screened.message, list(owed)))
+        return Processed(reply, stored, absent, len(entries), screened.rejected)
 
     async def _judge(self, namespace: NamespaceId, piece: Message, view: View) -> list[InvalidEntry | None]:
         entries = reconcile.entries_of(piece)

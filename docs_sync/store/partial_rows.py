@@ -8,6 +8,7 @@ reconcile a part with the messages and rules of a whole one.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
@@ -50,17 +51,22 @@ class PartialRows:
             total ^= int.from_bytes(part.fingerprint, "big") ^ int.from_bytes(EMPTY_HASH, "big")
         return Summary(count, total.to_bytes(32, "big"))
 
-    def ids_at(self, range: IdRange, positions: Sequence[int], slack: int = 0) -> list[bytes]:
+    def ids_at(self, range: IdRange, positions: Sequence[int]) -> list[bytes]:
         ids: list[bytes] = []
         passed = 0
         wanted = list(positions)
         for run in self._within(range):
             size = self._rows.summary(run).size
             here = [position - passed for position in wanted if position < passed + size]
-            ids += self._rows.ids_at(run, here, slack)
+            ids += self._rows.ids_at(run, here)
             del wanted[: len(here)]
             passed += size
         return ids
+
+    def cuts(self, range: IdRange, ways: int, fewest: int) -> list[bytes]:
+        size = self.summary(range).size
+        ways = min(ways, size)
+        return self.ids_at(range, [size * way // ways for way in builtins.range(1, ways)])
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         for run in self._within(range):

@@ -62,7 +62,7 @@ class Tree:
         self._load = load
         self._levels = levels
         self._runs: dict[tuple[int, Bound], _Run] = {}
-        self._sums: dict[Bound, Sum] = {}  # every bound is where one range ends and the next one begins
+        self._last = levels, START, END, 0, 0
 
     @property
     def total(self) -> Sum:
@@ -71,17 +71,12 @@ class Tree:
 
     def before(self, bound: Bound) -> Sum:
         """The sum of the entries whose ids are smaller than ``bound``."""
-        known = self._sums.get(bound)
-        if known is None:
-            if len(self._sums) >= CACHED:
-                self._sums.clear()
-            known = self._sums[bound] = self._before(bound)
-        return known
-
-    def _before(self, bound: Bound) -> Sum:
-        level, low, high, count, total = self._levels, START, END, 0, 0
+        level, low, high, count, total = self._last
+        if not low <= bound < high:
+            level, low, high, count, total = self._levels, START, END, 0, 0
         while True:
             run = self._run(level, low, high)
+            self._last = level, low, high, count, total  # what is asked for next is mostly near
             index = bisect_left(run.starts, bound)
             if level and (index == len(run.starts) or run.starts[index] != bound):
                 index -= 1  # the bound lies inside of this node
@@ -103,25 +98,31 @@ class Tree:
             position -= run.counts[index]
             (low, high), level = run.bounds(index), level - 1
 
-    def near(self, position: int, slack: int) -> tuple[int, Bound]:
-        """An id at most ``slack`` away from ``position`` in either direction, and its position.
+    def cuts(self, low: Bound, high: Bound, ways: int, fewest: int) -> list[Bound]:
+        """At most ``ways - 1`` ids inside of [low, high), in order, none of them its first one.
 
-        The one of the highest level is taken: sums up to there need no node below. Peers with the same entries there
-        begin their nodes at the same ids, so that it is cheap for both.
+        Where nodes begin, on the highest level on which at least ``fewest`` do: sums up to there need no node below.
+        Peers with the same entries there begin their nodes at the same ids, so that it is cheap for both. Where more
+        nodes begin than are asked for, those that cut the range most evenly.
         """
-        level, low, high, passed = self._levels, START, END, 0
+        first, last = self.before(low).size, self.before(high).size
+        level, spans = self._levels, [(START, END, 0)]
         while True:
-            run = self._run(level, low, high)
-            index = bisect_right(run.counts, position - passed) - 1
-            if not level:
-                return position, run.starts[index]
-            for nearest in (index, index + 1):
-                if nearest < len(run.starts) and run.starts[nearest] != START:
-                    found = passed + run.counts[nearest]
-                    if abs(found - position) <= slack:
-                        return found, run.starts[nearest]
-            passed += run.counts[index]
-            (low, high), level = run.bounds(index), level - 1
+            found: list[tuple[int, Bound]] = []
+            below: list[tuple[Bound, Bound, int]] = []
+            for begin, end, passed in spans:
+                run = self._run(level, begin, end)
+                for index in range(max(0, bisect_right(run.counts, first - passed) - 1), len(run.starts)):
+                    position = passed + run.counts[index]
+                    if position >= last:
+                        break
+                    if position > first:
+                        found.append((position, run.starts[index]))
+                    if level:
+                        below.append((*run.bounds(index), position))
+            if not level or len(found) >= fewest:
+                return _thinned(found, first, last, ways)
+            spans, level = below, level - 1
 
     def _run(self, level: int, low: Bound, high: Bound) -> _Run:
         run = self._runs.get((level, low))
@@ -130,3 +131,17 @@ class Tree:
                 self._runs.clear()
             run = self._runs[level, low] = _Run(self._load(level, low, high), high)
         return run
+
+
+def _thinned(found: Sequence[tuple[int, Bound]], first: int, last: int, ways: int) -> list[Bound]:
+    """Of ids with their positions those that cut [first, last) into ``ways`` runs about equally long."""
+    if len(found) < ways:
+        return [bound for _, bound in found]
+    chosen: dict[int, None] = {}
+    for way in range(1, ways):
+        target = first + (last - first) * way // ways
+        index = min(bisect_left(found, (target,)), len(found) - 1)
+        if index and target - found[index - 1][0] < found[index][0] - target:
+            index -= 1
+        chosen[index] = None
+    return [found[index][1] for index in chosen]

@@ -228,10 +228,12 @@ class NativeDialled(_Sync):
         prefix: bytes | None,
         connections: Connections,
         on_stored: OnStored,
+        rtt: float,
         *,
         restricted: bool,
     ) -> None:
         super().__init__(parts, peer, namespace, prefix)
+        self._rtt = rtt
         self._restricted = restricted
         self._connections = connections
         self._on_stored = on_stored
@@ -270,7 +272,8 @@ class NativeDialled(_Sync):
 
     async def _init(self) -> bytes:
         store = self._parts.store
-        message = await store.initial_message(self.namespace, View(prefix=self.prefix))
+        limits = await store.limits(self.namespace, self._rtt)
+        message = await store.initial_message(self.namespace, View(prefix=self.prefix), limits)
         return await store.encode(Init(bytes(self.namespace), message))
 
 

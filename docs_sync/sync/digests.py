@@ -1,10 +1,10 @@
 """Finds what gossip lost, with nobody joining: now and then all documents shared with a peer are compared at once.
 
 For each peer that is our neighbour in some document, one request carries fingerprint and count of every document in
-which it is; those that differ are synced. That comes every `EVERY` seconds, so an entry that a neighbour of ours has
-and that was lost on its way to us is here after at most 60 seconds and the time of a sync. It comes sooner where a
-document changed: when nothing has changed in it for `document.QUIET` seconds, it is compared with one neighbour. And
-where two nodes that share many documents meet, these are compared rather than synced each.
+which it is; those that differ are synced. That comes when the two meet, and every `EVERY` seconds, so an entry that a
+neighbour of ours has and that was lost on its way to us is here after at most 60 seconds and the time of a sync. It
+comes sooner where a document changed: when nothing has changed in it for `document.QUIET` seconds, it is compared with
+one neighbour.
 
 A swarm that was cut in two for long comes apart: each half has neighbours enough and forgets the other. So documents
 are compared, every `SELDOM` seconds, with peers as well that had them and are no neighbours (any more); where they
@@ -42,7 +42,7 @@ SELDOM = (90.0, 180.0)  # with a peer that is no neighbour
 MAX_APART = 64  # peers that are neighbours in no document and are compared with; the latest
 MAX_SILENCES = 4  # after which a peer that gives no answer, for it speaks iroh only, is asked at 16 times that
 SOON = (0.02, 0.2)  # seconds in which further documents that a peer is asked about get into the same request
-FEW = 16  # documents shared with a peer that are synced at once when it comes; further ones are compared first
+FEW = 16  # documents that are dialled for one by one where a peer could not be asked about them
 SYNC_ANYWAY = 0.1  # of the digests of everything: a sync finds entries, too, that were forged to cancel out (`keyed`)
 READ_AT_ONCE = 256  # summaries in one read: a few ms
 
@@ -96,11 +96,7 @@ class Digests:
             state.silences = 0
         state.shared[document.namespace] = document
         state.apart.pop(document.namespace, None)
-        if len(state.shared) <= FEW:
-            document.want(peer, "neighbor")
-            self._arm(peer, state)
-        else:
-            self.compare(document, peer, otherwise="neighbor")
+        self.compare(document, peer, otherwise="neighbor")  # not a sync at once: the one who came is about to dial us
 
     def part(self, document: Compared, peer: EndpointId) -> None:
         if (state := self._peers.get(peer)) is not None:

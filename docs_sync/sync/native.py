@@ -103,8 +103,9 @@ class Links:
         use, _ = await self._connections.use(peer)
         if use.kept:
             use.release()  # kept a while longer than it takes to begin
+            rtt = use.connection.rtt
             return NativeDialled(
-                self._parts, peer, namespace, prefix, self._connections, on_stored, restricted=restricted
+                self._parts, peer, namespace, prefix, self._connections, on_stored, rtt, restricted=restricted
             )
         if prefix is not None:
             use.release()

@@ -49,7 +49,8 @@ CLOSE_TIMEOUT = 10.0
 PATIENCE = 120.0  # seconds that a peer may have kept a session waiting when nothing moves; it grows back with
 MIN_RATE = 16_384  # bytes a second
 LARGE_TURN = 20.0  # seconds for which a large message goes on coming while others wait to receive theirs
-FRUITLESS_ROUNDS = 256  # messages in a row without an entry either way; 64 splits in two are 128
+FRUITLESS_ROUNDS = 256  # messages in a row that brought nothing here; 64 splits in two are 128
+ENOUGH_SENT = 64  # entries that we send in a message for it not to count: who asks for few again and again gets nowhere
 
 OnStored = Callable[[Sequence[Value], Set[bytes]], Awaitable[None]]
 """What a message brought, once it is durable, and the hashes of its contents that are not here."""
@@ -257,7 +258,7 @@ class SyncSession:
         reply = [*result.reply, *more]
         if not reply:
             return False
-        self._fruitless = 0 if sent or result.stored else self._fruitless + 1
+        self._fruitless = 0 if result.stored else max(0, self._fruitless + 1 - sent // ENOUGH_SENT)
         if self._fruitless > FRUITLESS_ROUNDS:
             raise SyncViolation(f"{FRUITLESS_ROUNDS} messages brought nothing: the peer does not converge")
         self._pace.count(fruitless=self._fruitless > 0)

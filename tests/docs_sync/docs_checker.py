@@ -124,11 +124,25 @@ def verify_aggregate(connection, namespace: bytes, entries, rng: random.Random) 
         assert tree.before(bound) == sums[bisect_left(ids, bound)]
     for position in rng.sample(range(len(ids)), min(len(ids), 20)):
         assert tree.at(position) == ids[position]
-        found, bound = tree.near(position, slack := rng.randrange(50))
-        assert abs(found - position) <= slack
-        assert ids[found] == bound
+    check_cuts(tree, ids, rng)
     whole = EntryRows(connection, namespace).summary(IdRange(bytes(64), bytes(64)))
     assert whole == (len(ids), (sums[-1].total ^ int.from_bytes(EMPTY_HASH)).to_bytes(32))
+
+
+def check_cuts(tree, ids, rng: random.Random) -> None:
+    """In the order of ids, inside of the range, never its first, at most as many as asked for, and about even."""
+    low, high = sorted(rng.choices([START, END, *ids], k=2))
+    inside = ids[bisect_left(ids, low) : bisect_left(ids, high)]
+    ways, fewest = rng.randrange(2, 40), rng.randrange(1, 80)
+    cuts = tree.cuts(low, high, ways, fewest)
+    assert cuts == sorted(set(cuts))
+    assert set(cuts) <= set(inside[1:])
+    assert len(cuts) < ways
+    assert len(inside) < 2 or cuts
+    if fewest >= len(inside):  # then any id will do
+        assert len(cuts) == min(ways, max(1, len(inside))) - 1
+        runs = [bisect_left(inside, b) - bisect_left(inside, a) for a, b in pairwise([START, *cuts, END])]
+        assert max(runs) - min(runs) <= 1
 
 
 def arrivals(connection, namespace: bytes) -> dict[tuple, int]:

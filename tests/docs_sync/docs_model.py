@@ -94,9 +94,13 @@ class MemoryStore:
     def put_all(self, entries):
         return [put(self, e) for e in entries]
 
-    def ids_at(self, range_, positions, slack=0):
+    def ids_at(self, range_, positions):
         ids = [bytes(e.id) for e, _ in self.walk(range_)]
         return [ids[position] for position in positions]
+
+    def cuts(self, range_, ways, fewest):
+        ids = [bytes(e.id) for e, _ in self.walk(range_)]
+        return list(dict.fromkeys(ids[max(1, len(ids) * way // ways)] for way in range(1, ways)))
 
 
 class OurPeer:

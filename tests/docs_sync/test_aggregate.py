@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from docs_checker import check_cuts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync.model.ranges import Bound
@@ -69,10 +70,7 @@ class Document:
             assert tree.before(bound) == sums[bisect_left(ids, bound)]
         for position in rng.sample(range(len(ids)), min(len(ids), 40)):
             assert tree.at(position) == ids[position]
-            slack = rng.randrange(0, len(ids))
-            found, bound = tree.near(position, slack)
-            assert abs(found - position) <= slack
-            assert ids[found] == bound
+        check_cuts(tree, ids, rng)
 
     def check_nodes(self) -> None:
         """Every row, and that no run is longer than it may be."""

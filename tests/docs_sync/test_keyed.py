@@ -46,7 +46,7 @@ async def test_forged_entries_that_cancel_out_are_found_and_repaired(monkeypatch
     assert len(ONE) > 50 and not set(ONE) & set(OTHER)
     async with pair() as (a, b):
         for side, entries in ((a, ONE), (b, OTHER)):
-            await side.store.insert(ID, [*run(0, 500), *entries])
+            await side.store.insert(ID, [*run(0, 300), *entries])
         assert await a.store.summary(ID) == await b.store.summary(ID)
         assert await a.keys() != await b.keys()
 

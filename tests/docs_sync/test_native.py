@@ -477,4 +477,4 @@ async def test_limits_are_for_the_round_trip_that_was_measured(native, monkeypat
 
             monkeypatch.setattr(side.store, "limits", noted)
         await a.sync_with(b)
-        assert len(asked) == 2 and all(0 < each < 5 for each in asked)
+        assert len(asked) == 2 + native and all(0 < each < 5 for each in asked)
