@@ -440,6 +440,7 @@ class Doc:
             raise EmptyValue("an empty value is how a deletion is written: store at least one byte, or delete the key")
         self._docs._check_open()
         self._capability.check_writable()
+        self._docs._store.check_key(key)
         if self._cipher is not None:
             value = await self._cipher.encrypt(key, value)
         blob, content = await self._docs._blobs.stage_bytes(value)
@@ -448,6 +449,7 @@ class Doc:
     async def _stage_path(self, key: bytes, path: str | PathLike[str]) -> NewEntry:
         self._docs._check_open()
         self._capability.check_writable()
+        self._docs._store.check_key(key)
         blobs = self._docs._blobs
         if self._cipher is None:
             blob = await blobs.add_path(path)
@@ -463,7 +465,9 @@ class Doc:
             raise EncryptedDocument(
                 "in an encrypted document a content is encrypted for its key: give it with set or set_path, not by hash"
             )
-        return NewEntry(key_bytes(key), checked_hash(hash, size), size)
+        raw = key_bytes(key)
+        self._docs._store.check_key(raw)
+        return NewEntry(raw, checked_hash(hash, size), size)
 
     async def _tombstones(
         self, prefix: str | bytes, author: AuthorId | None, batched: Sequence[bytes] = ()
@@ -499,15 +503,15 @@ class Doc:
     async def _keep_signed(
         self, entries: Sequence[SignedEntry], contents: Sequence[bytes]
     ) -> Sequence[Put | InvalidEntry]:
-        """Store entries of others that no peer sent, and contents."""
+        """Store entries of others that no peer sent, up to the first that is not acceptable, and contents."""
         self._docs._check_open()
         check_held(self._rules.prefix, (entry.id.key for entry in entries))
         staged = [(await self._docs._blobs.stage_bytes(content))[1] for content in contents]
         await self._docs._store.keep(staged)
-        received = await self._docs._store.insert(self.id, entries, durable=True)
+        received = await self._docs._store.insert(self.id, entries, durable=True, to_first_bad=True)
         doc = self._docs._open.get(self.id)
         if doc is not None and doc._live is not None:
-            for entry, outcome in zip(entries, received.outcomes, strict=True):
+            for entry, outcome in zip(entries, received.outcomes, strict=False):
                 if isinstance(outcome, Put) and outcome.stored:
                     doc._live.inserted(entry)
             self._docs._downloads.stored(self.id, len(received.missing), (), b"")

@@ -9,7 +9,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from ..blobs import Hash
 from .access.encryption import DocumentCipher, opened_pieces
-from .errors import NotAValue
+from .errors import FalseSize, NotAValue
 from .model.entry import SignedEntry
 from .model.keys import AuthorId, NamespaceId
 
@@ -86,12 +86,15 @@ class Entry:
     async def content(self, timeout: float = CONTENT_TIMEOUT) -> bytes:
         """The bytes, fetched from whoever has them; ContentMissing after ``timeout`` seconds. b"" for a tombstone.
 
-        Raises Undecipherable where the document is encrypted and no holder of its key wrote the content for this key.
+        Raises FalseSize, and Undecipherable where the document is encrypted and no holder of its key wrote the content
+        for this key.
         """
         if self.is_tombstone:
             return b""
         namespace, size = NamespaceId(self.signed.id.namespace), self.signed.record.size
         content = await self._reader.content(namespace, self.hash, size, timeout)
+        if len(content) != size:
+            raise FalseSize(f"the content of {self.key!r} has not the {size} bytes that its entry claims")
         return content if self._cipher is None else await self._cipher.decrypt(self.signed.id.key, content)
 
     async def arrival(self, timeout: float = CONTENT_TIMEOUT) -> None:

@@ -5,7 +5,7 @@ UsageError    ReadOnly  UnknownDocument  UnknownAuthor  EmptyValue  BadImport  B
               TooManyShares  NotHeld  OtherPart
 PeerError     InvalidEntry: WrongNamespace  BadSignature  TooFarAhead  BadEmptyEntry  KeyTooLarge  BadSize  OutsideRange
               OutsidePart  Unwelcome
-              SyncRefused  SyncViolation  MessageTooLarge  NotAllowed  Undecipherable
+              SyncRefused  SyncViolation  MessageTooLarge  NotAllowed  FalseSize  Undecipherable
 NetworkError  SyncTimeout  ContentMissing
 """
 
@@ -31,6 +31,7 @@ __all__ = [
     "DocumentClosed",
     "EmptyValue",
     "EncryptedDocument",
+    "FalseSize",
     "InvalidEntry",
     "KeyTooLarge",
     "MessageTooLarge",
@@ -174,6 +175,10 @@ class OutsideRange(InvalidEntry):
 
 class Undecipherable(PeerError):
     """A key or a content that no holder of the document's key wrote, or that was changed since."""
+
+
+class FalseSize(PeerError):
+    """An entry's content has another size than its author signed: read it by its hash, from the blobs."""
 
 
 class OutsidePart(InvalidEntry):

@@ -29,6 +29,7 @@ from ..errors import (
     ContentMissing,
     EmptyValue,
     EncryptedDocument,
+    FalseSize,
     InvalidEntry,
     Undecipherable,
 )
@@ -115,7 +116,7 @@ async def export_lines(
         if contents and 0 < entry.size <= INLINE:
             try:
                 content = await entry.read_by(here).content()
-            except (ContentMissing, Undecipherable, BlobDamaged, NotFound):
+            except (ContentMissing, FalseSize, Undecipherable, BlobDamaged, NotFound):
                 return line
             line = replace(line, content=content)
             if not stored:
@@ -145,7 +146,7 @@ class _Here:
     async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes:
         await self.arrival(namespace, hash, size, timeout)
         known = self._small.get(hash)
-        return await self._blobs.read(hash) if known is None else known
+        return await self._blobs.read(hash, 0, size + 1) if known is None else known
 
     async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None:
         if hash not in self._small and not await self._blobs.has(hash):
@@ -230,7 +231,7 @@ class _Import:
         contents = [line.content for _, line in lines if line.content]
         outcomes = await self._target.keep(signed, contents)
         kept = 0
-        for (number, _), outcome in zip(lines, outcomes, strict=True):
+        for (number, _), outcome in zip(lines, outcomes, strict=False):
             if isinstance(outcome, InvalidEntry):
                 raise BadImport(number, str(outcome))
             kept += outcome.stored

@@ -133,9 +133,9 @@ class Downloads:
     # What programs wait for.
 
     async def content(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> bytes:
-        """The bytes, as soon as they are here."""
+        """The bytes, as soon as they are here; one more than ``size`` of a longer content."""
         await self.arrival(namespace, hash, size, timeout)
-        return await self._blobs.read(hash)
+        return await self._blobs.read(hash, 0, size + 1)
 
     async def arrival(self, namespace: NamespaceId, hash: Hash, size: int, timeout: float) -> None:
         """Return as soon as the content is here; whatever the policy says, it is fetched before all others."""

@@ -108,9 +108,9 @@ class RangeStore(Protocol):
         """The ids at ascending ``positions`` of the walk through the range."""
 
     def cuts(self, range: IdRange, ways: int, fewest: int) -> list[bytes]:
-        """From one to ``ways - 1`` ids of a range of at least two entries, in the order of the walk and behind its first
-        one. About equally far from each other, the more so the larger ``fewest`` is, up to which any will do that are
-        cheap."""
+        """From one to ``ways - 1`` ids of a range of at least two entries, in the order of the walk and behind its
+        first one: about equally far from each other, the more so the larger ``fewest`` is, up to which any will do
+        that are cheap."""
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         """The entries from x upward, wrapping, read as they are asked for; with our own content's state."""
@@ -123,7 +123,7 @@ class Limits:
     split: int = 64
     """Sub-ranges of a range whose fingerprints differ, at most; at least 2."""
     fewest: int = 8
-    """Cuts that are even enough (`RangeStore.cuts`)."""
+    """See `RangeStore.cuts`."""
     base: int = 16
     """A differing range of up to so many entries is sent as entries."""
     max_values: int = 1000

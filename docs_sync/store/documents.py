@@ -256,16 +256,18 @@ class DocsStore:
         (inserted,) = await self.write_batch(capability, author, [NewEntry(key, hash, size, content)])
         return inserted
 
+    def check_key(self, key: bytes) -> None:
+        """Raises BadKey where it is too long for this database."""
+        if len(key) > self._longest_key:
+            raise BadKey(f"a key has {len(key)} bytes, at most {self._longest_key} are kept: use a shorter one")
+
     async def write_batch(self, capability: Capability, author: Author, entries: Sequence[NewEntry]) -> list[Inserted]:
         """Sign and put entries of our own, in their order and in one transaction, contents included.
 
         Raises ReadOnly, BadKey, ClockBehind, UnknownDocument (dropped meanwhile).
         """
         for entry in entries:
-            if len(entry.key) > self._longest_key:
-                raise BadKey(
-                    f"a key has {len(entry.key)} bytes, at most {self._longest_key} are kept: use a shorter one"
-                )
+            self.check_key(entry.key)
         secret, namespace = capability.check_writable(), bytes(capability.id)
         signed = await self._sign_ahead(secret, author, entries)
 
@@ -432,10 +434,21 @@ class DocsStore:
         )
 
     async def insert(
-        self, namespace: NamespaceId, entries: Sequence[SignedEntry], *, durable: bool = False
+        self,
+        namespace: NamespaceId,
+        entries: Sequence[SignedEntry],
+        *,
+        durable: bool = False,
+        to_first_bad: bool = False,
     ) -> Received:
-        """Put entries of others in one transaction. ``durable``: they cannot be had again from where they came."""
+        """Put entries of others in one transaction. ``durable``: they cannot be had again from where they came.
+
+        ``to_first_bad``: none of those behind one that is not acceptable, which is the last outcome then.
+        """
         verdicts = await self.judge(namespace, entries)
+        if to_first_bad:
+            end = next((index for index, verdict in enumerate(verdicts, 1) if verdict is not None), len(verdicts))
+            entries, verdicts = entries[:end], verdicts[:end]
         good = [entry for entry, verdict in zip(entries, verdicts, strict=True) if verdict is None]
 
         def job(connection: sa.Connection) -> tuple[list[Put], set[bytes]]:

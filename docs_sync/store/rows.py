@@ -54,12 +54,7 @@ _WALK = Prepared(
     .order_by(_e.author, _e.key)
     .limit(sa.bindparam("most"))
 )
-_ENTRIES = Prepared(
-    sa.select(*COLUMNS)
-    .where(*_in_segment)
-    .order_by(_e.author, _e.key)
-    .limit(sa.bindparam("most"))
-)
+_ENTRIES = Prepared(sa.select(*COLUMNS).where(*_in_segment).order_by(_e.author, _e.key).limit(sa.bindparam("most")))
 _ARRIVALS = Prepared(
     sa.select(*COLUMNS, _b.state, _e.seq)
     .select_from(tables.entries.outerjoin(tables.blobs, _b.hash == _e.hash))

@@ -64,8 +64,11 @@ async def test_nothing_where_the_block_fails(doc):
         for bad in (lambda: batch.set("a", b""), lambda: batch.set_hash("a", EMPTY_HASH, 0)):
             with pytest.raises(errors.EmptyValue):
                 await bad()
+        for key in (5, bytes(5000)):  # at once, not at the end of the batch
+            with pytest.raises(errors.BadKey):
+                await batch.set(key, b"x")
         with pytest.raises(errors.BadKey):
-            await batch.set(5, b"x")
+            await batch.set_hash(bytes(5000), bytes(32), 1)
         with pytest.raises(errors.NotAValue):
             await batch.set_value("a", object())
     assert await doc.entries().count() == 0

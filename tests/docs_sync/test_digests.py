@@ -161,7 +161,9 @@ async def test_documents_are_compared_when_a_neighbour_comes_and_from_then_on(mo
         digests.meet(document, peer)
 
     async def compared_again() -> bool:
-        return len(links.asked) >= 3 and all(reason == "again" for document in documents for _, reason in document.wanted)
+        return len(links.asked) >= 3 and all(
+            reason == "again" for document in documents for _, reason in document.wanted
+        )
 
     await eventually(compared_again)
     assert len(links.asked[-1]) == 10

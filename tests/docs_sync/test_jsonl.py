@@ -184,6 +184,34 @@ async def test_a_forged_entry_is_refused(doc, tmp_path):
     assert await contents(doc) == {b"a": b"2"}
 
 
+async def test_nothing_behind_a_bad_line_is_kept(doc, tmp_path):
+    for n in range(5):
+        await doc.set(f"{n}", b"%d" % n)
+    await doc.export_jsonl(tmp_path / "copy", signatures=True)
+    lines = [json.loads(line) for line in (tmp_path / "copy").read_bytes().splitlines()]
+    lines[2]["timestamp"] += 1
+    async with node(tmp_path / "other") as b:
+        await b.docs._store.add_namespace(doc.ticket().capability)
+        copy = await b.docs.open(doc.id)
+        with pytest.raises(errors.BadImport) as told:
+            await copy.import_jsonl(io.BytesIO("\n".join(map(json.dumps, lines)).encode()))
+        assert told.value.line == 3
+        assert await contents(copy) == {b"0": b"0", b"1": b"1"}
+
+
+async def test_an_entry_that_lies_about_its_size(doc, tmp_path):
+    for size, content in ((3, b"longer"), (100, b"short"), (3, bytes(1 << 20))):
+        hash = (await doc._docs._blobs.add_bytes(content)).hash
+        await doc.set_hash("a", hash, size)
+        with pytest.raises(errors.FalseSize):
+            await (await doc.get("a")).content()
+        await doc.export_jsonl(tmp_path / "copy")
+        again = await doc._docs.create()
+        await again.import_jsonl(tmp_path / "copy")
+        copied = await again.get("a")
+        assert (copied.hash, copied.size) == (hash, size)
+
+
 async def test_of_several_authors_the_newest_is_written(doc, tmp_path):
     authors = [await doc._docs.create_author() for _ in range(4)]
     for n, author in enumerate(authors):
