@@ -34,6 +34,7 @@ FETCH_TIMEOUT = 3600.0  # seconds for one content; a stalled provider is the blo
 LOOK_AGAIN = 1.0  # seconds between two looks for a content that came by another way
 ASK_AGAIN = 10.0  # seconds, at most, between two attempts for what somebody waits for
 SETTLED_AT_ONCE = 1000  # outcomes in one transaction
+FIRST_THE_SYNC = 0.03  # seconds: where a document is opened or a peer comes, entries are what somebody waits for
 PAUSE = 5.0  # seconds after the store failed: the disk is full
 TEND_EVERY = 30.0  # seconds between two looks for what nobody names any more
 MANY = 64  # contents that are offered together and left to be found when they are due
@@ -86,7 +87,7 @@ class Downloads:
     def join(self, document: NamespaceId, listener: Listener) -> None:
         self._listeners[bytes(document)] = listener
         self._due.join(bytes(document))
-        self._work.set()
+        asyncio.get_running_loop().call_later(FIRST_THE_SYNC, self._work.set)
 
     def leave(self, document: NamespaceId) -> None:
         self._listeners.pop(bytes(document), None)
@@ -117,7 +118,7 @@ class Downloads:
         now = _now()
         self._rush_until = min(self._rush_until, now)
         self._wanted.appeared(peer)
-        self._due.hasten(bytes(document), now)
+        self._due.hasten(bytes(document), now + FIRST_THE_SYNC)
         self._work.set()
 
     def synced(self, document: NamespaceId, peer: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -30,7 +30,7 @@ from ..model.keys import Author, AuthorId, NamespaceId, NamespaceSecret
 from ..model.messages import Abort, SyncMessage, decode_sync, encode_sync
 from ..model.put import Put
 from ..model.ranges import IdRange
-from ..model.reconcile import EMPTY_ID, Limits, Message, Summary, Value, limits_for
+from ..model.reconcile import EMPTY_ID, Limits, Message, RangeItems, Summary, Value, limits_for
 from ..model.validity import MAX_KEY_SIZE, check_entry, judge_all
 from . import aggregate
 from .changes import Changes, Own, announce
@@ -40,7 +40,7 @@ from .query import Query, Walk, count_entries, newest_of_key
 from .rows import COLUMNS, EntryRows, arrivals, from_row, is_here, known
 from .views import View
 
-__all__ = ["DocsStore", "Inserted", "Processed"]
+__all__ = ["DocsStore", "Inserted", "OnStored", "Processed"]
 
 REMEMBERED_PEERS = 5  # useful peers of a document, to dial first after a restart
 VERIFY_BATCH = 64  # entries one thread verifies before the next takes over: about 7 ms
@@ -79,6 +79,9 @@ _LAST_SEQ = Prepared(sa.select(sa.func.max(_e.seq)).where(_e.namespace == sa.bin
 
 T = TypeVar("T")
 
+OnStored = Callable[[Sequence[Value], Set[bytes]], Awaitable[None]]
+"""What a message brought, once it is durable, and the hashes of its contents that are not here."""
+
 
 def now_us() -> int:
     return time.time_ns() // 1000
@@ -108,14 +111,10 @@ class Received(NamedTuple):
 
 
 class Processed(NamedTuple):
-    """One sync message: what to send back (nothing: done), what was stored, what was refused.
-
-    ``missing`` are the contents of what was stored that are not here.
-    """
+    """Of one sync message: what to send back (nothing: done), what was stored, how many came, what was refused."""
 
     reply: Message
     stored: Sequence[Value]
-    missing: Set[bytes]
     received: int
     rejected: Sequence[InvalidEntry]
 
@@ -525,8 +524,14 @@ class DocsStore:
             return await asyncio.get_running_loop().run_in_executor(self._threads, encode_sync, message)
         return encode_sync(message)
 
-    async def process(self, namespace: NamespaceId, message: Message, view: View = WHOLE_DOCUMENT) -> Processed:
-        """Take what a message brings and work out the reply from a snapshot after it.
+    async def process(
+        self,
+        namespace: NamespaceId,
+        message: Message,
+        view: View = WHOLE_DOCUMENT,
+        on_stored: OnStored | None = None,
+    ) -> Processed:
+        """Take what a message brings, tell ``on_stored``, and work out the reply from a snapshot after it.
 
         A message of the second check that asks for more than an honest one would is not answered.
 
@@ -550,10 +555,11 @@ class DocsStore:
             except CheckTooLarge:
                 return []
 
-        entries = reconcile.entries_of(message)
-        here, reply = await self._database.read(look)
-        if reply is not None:
-            return Processed(reply, [], set(), len(entries), [])
+        entries, here = reconcile.entries_of(message), set[SignedEntry]()
+        if not entries or any(isinstance(part, RangeItems) and not part.have_local for part in message):
+            here, reply = await self._database.read(look)
+            if reply is not None:
+                return Processed(reply, [], len(entries), [])
         stored: list[Value] = []
         owed: dict[bytes, None] = {}
         absent: set[bytes] = set()
@@ -573,10 +579,12 @@ class DocsStore:
             for verdict in judged:
                 verdict.cancel()
             await asyncio.gather(*judged, return_exceptions=True)
+        if stored and on_stored is not None:
+            await on_stored(stored, absent)
         judgement = iter(verdicts)
         screened = reconcile.screen(message, [None if entry in here else next(judgement) for entry in entries])
         reply = await self._database.read(lambda connection: respond(connection, screened.message, list(owed)))
-        return Processed(reply, stored, absent, len(entries), screened.rejected)
+        return Processed(reply, stored, len(entries), screened.rejected)
 
     async def _judge(self, namespace: NamespaceId, piece: Message, view: View) -> list[InvalidEntry | None]:
         entries = reconcile.entries_of(piece)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import SystemRandom
 from typing import TypeVar
@@ -26,8 +26,8 @@ from ..errors import MessageTooLarge, SyncRefused, SyncViolation
 from ..model.keyed import first_check
 from ..model.keys import NamespaceId
 from ..model.messages import Abort, AbortReason, Check, Init, Sync, SyncMessage
-from ..model.reconcile import Message, Part, RangeFingerprint, RangeItems, Tally, Value
-from ..store.documents import WHOLE_DOCUMENT, DocsStore
+from ..model.reconcile import Message, Part, RangeFingerprint, RangeItems, Tally
+from ..store.documents import WHOLE_DOCUMENT, DocsStore, OnStored
 from ..store.views import View
 from .pull import Pull
 
@@ -51,9 +51,6 @@ MIN_RATE = 16_384  # bytes a second
 LARGE_TURN = 20.0  # seconds for which a large message goes on coming while others wait to receive theirs
 FRUITLESS_ROUNDS = 256  # messages in a row that brought nothing here; 64 splits in two are 128
 ENOUGH_SENT = 64  # entries that we send in a message for it not to count: who asks for few again and again gets nowhere
-
-OnStored = Callable[[Sequence[Value], Set[bytes]], Awaitable[None]]
-"""What a message brought, once it is durable, and the hashes of its contents that are not here."""
 
 
 class Pace:
@@ -246,15 +243,13 @@ class SyncSession:
         if self._renew is not None and _now() >= self._renew_at:
             self._view = await self._renew(self._view)
             self._renew_at = _now() + RECHECK
-        result = await self._store.process(self._namespace, message, self._view)
+        result = await self._store.process(self._namespace, message, self._view, self._on_stored)
         sent = sum(len(part.values) for part in result.reply if isinstance(part, RangeItems))
         self.tally.received += result.received
         self.tally.rejected += len(result.rejected)
         self.tally.note(result.stored)
         if result.rejected:
             logger.warning("%d entries refused, the first: %s", len(result.rejected), result.rejected[0])
-        if result.stored:
-            await self._on_stored(result.stored, result.missing)
         reply = [*result.reply, *more]
         if not reply:
             return False
