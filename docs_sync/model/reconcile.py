@@ -120,7 +120,7 @@ class RangeStore(Protocol):
 class Limits:
     """What we put in one message, and how we split. Every value converges with every peer's."""
 
-    split: int = 64
+    split: int = 32
     """Sub-ranges of a range whose fingerprints differ, at most; at least 2."""
     fewest: int = 8
     """See `RangeStore.cuts`."""
