@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain
 
 from rich.table import Table
 
@@ -37,43 +38,68 @@ async def _filled(kind, a, count):
     if kind == "tidings":
         for start in range(0, count, 10_000):
             some = min(10_000, count - start)
-            await a.do("doc_fill_batch", timeout=600, doc=doc, count=some, prefix=f"key/{start:08d}/")
+            await a.do("doc_fill_batch", timeout=600, doc=doc, count=some, first=start)
     else:
         await a.do("doc_fill", timeout=600, doc=doc, author=author, count=count)
     return doc, author
 
 
+async def _edit(a, doc, author, count, round):
+    """`EDITS` new entries, anywhere between those of `_filled`."""
+    for n in random.Random(round).sample(range(count), EDITS):
+        key = f"key/{n:08d}/{round}".encode().hex()
+        await a.do("doc_set", doc=doc, author=author, key=key, value=b"new".hex())
+
+
+async def _resync(a, b, doc, joined, author, count, round, *, strangers=False):
+    """Milliseconds until `EDITS` new entries of one side are at the other, which opens the document for it."""
+    await b.do("doc_leave", doc=joined)
+    await _edit(a, doc, author, count, round)
+    if strangers:
+        await a.do("doc_forget")
+        await b.do("doc_forget")
+    await asyncio.sleep(0.5)
+    return 1000 * await b.do("doc_resync", timeout=120, doc=joined, peer=a.started["id"], count=EDITS)
+
+
+async def _first_sync(a, b, ticket, count):
+    """The document there, and entries a second: until all are there, and until their contents are, too."""
+    start = time.perf_counter()
+    joined = (await b.do("doc_join", timeout=3600, ticket=ticket))["doc"]
+    await b.do("doc_wait", timeout=3600, doc=joined, count=count)
+    entries = time.perf_counter() - start
+    await b.do("doc_contents", timeout=3600, doc=joined, count=count)
+    whole = time.perf_counter() - start
+    await asyncio.sleep(3)
+    return joined, count / entries, count / whole
+
+
 async def _sync_once(kind, count, rounds):
-    """Seconds of the first sync, and of each sync afterwards in which `EDITS` entries of one side are new."""
+    """Of one pair of peers: the first sync's two rates, and the times of later ones."""
     async with two(kind) as (a, b):
         doc, author = await _filled(kind, a, count)
         ticket = await a.do("doc_share", doc=doc, mode="write")
-        start = time.perf_counter()
-        joined = (await b.do("doc_join", timeout=1200, ticket=ticket))["doc"]
-        await b.do("doc_wait", timeout=1200, doc=joined, count=count)
-        first = time.perf_counter() - start
-        await asyncio.sleep(3)
-        again = []
-        for round in range(rounds):
-            await b.do("doc_leave", doc=joined)
-            rng = random.Random(round)
-            for n in rng.sample(range(10 * count), EDITS):
-                key = f"key/{n:08d}/{round}".encode().hex()
-                await a.do("doc_set", doc=doc, author=author, key=key, value=b"new".hex())
-            await asyncio.sleep(0.5)
-            again.append(await b.do("doc_resync", timeout=120, doc=joined, peer=a.started["id"], count=EDITS))
-        return first, again
+        joined, entries, whole = await _first_sync(a, b, ticket, count)
+        again = [await _resync(a, b, doc, joined, author, count, round) for round in range(rounds)]
+        strangers = [
+            await _resync(a, b, doc, joined, author, count, round, strangers=True)
+            for round in range(rounds, 2 * rounds if kind == "tidings" else rounds)
+        ]
+        return entries, whole, again, strangers
 
 
 async def syncs(report, sizes=SIZES):
     for count in sizes:
-        first, again = {}, {}
+        found = {}
         for kind in KINDS:
             runs = [await _sync_once(kind, count, 5) for _ in range(1 if count > 20_000 else ROUNDS)]
-            first[kind] = [count / seconds for seconds, _ in runs]
-            again[kind] = [1000 * seconds for _, rounds in runs for seconds in rounds]
-        report.row(f"first sync of {count:,} entries", "/s", first["tidings"], first["rust"], 0)
-        report.row(f"re-sync, {EDITS} of {count:,} entries are new", "ms", again["tidings"], again["rust"], 1)
+            entries, whole, again, strangers = zip(*runs, strict=True)
+            found[kind] = entries, whole, list(chain(*again)), list(chain(*strangers))
+        (entries, whole, again, strangers), rust = found["tidings"], found["rust"]
+        report.row(f"first sync of {count:,} entries", "/s", entries, rust[0], 0)
+        report.row("- with their contents", "/s", whole, rust[1], 0)
+        report.row(f"re-sync, {EDITS} of {count:,} entries are new", "ms", again, rust[2], 1)
+        report.row("- of two that never synced before", "ms", strangers, rust[2], 1)
 
 
 async def million(report, count=1_000_000):
@@ -83,20 +109,13 @@ async def million(report, count=1_000_000):
             a.started, b.started = await a.do("start", directory=f"{scratch}/a"), await b.do("start")
             doc, author = await _filled("tidings", a, count)
             ticket = await a.do("doc_share", doc=doc, mode="write")
-            start = time.perf_counter()
-            joined = (await b.do("doc_join", timeout=3600, ticket=ticket))["doc"]
-            await b.do("doc_wait", timeout=3600, doc=joined, count=count)
-            report.row(f"first sync of {count:,} entries", "/s", [count / (time.perf_counter() - start)], digits=0)
-            again = []
-            for round in range(5):
-                await b.do("doc_leave", doc=joined)
-                for n in random.Random(round).sample(range(count), EDITS):
-                    key = f"key/{n:08d}/{round}".encode().hex()
-                    await a.do("doc_set", doc=doc, author=author, key=key, value=b"new".hex())
-                await asyncio.sleep(0.5)
-                seconds = await b.do("doc_resync", timeout=120, doc=joined, peer=a.started["id"], count=EDITS)
-                again.append(1000 * seconds)
+            joined, entries, whole = await _first_sync(a, b, ticket, count)
+            report.row(f"first sync of {count:,} entries", "/s", [entries], digits=0)
+            report.row("- with their contents", "/s", [whole], digits=0)
+            again = [await _resync(a, b, doc, joined, author, count, round) for round in range(9)]
             report.row(f"re-sync, {EDITS} of {count:,} entries are new", "ms", again)
+            again = [await _resync(a, b, doc, joined, author, count, 10 + n, strangers=True) for n in range(9)]
+            report.row("- of two that never synced before", "ms", again)
         opened = [_open_document(f"{scratch}/a") for _ in range(3)]
         report.row(f"open a document of {count:,} entries", "ms", [1000 * seconds for seconds, _ in opened])
         report.row("memory that it takes, open and idle", "MB", [size / 1e6 for _, size in opened])

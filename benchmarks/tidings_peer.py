@@ -9,11 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import sqlalchemy as sa
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
 from rust_peer import obey, pattern
 from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
+from tidings.storage import tables
 
 BIND = ["127.0.0.1:0"]
 
@@ -114,10 +117,10 @@ class Tidings:
             await self.docs[doc].set(f"{prefix}{n:08d}", f"value {n}".encode())
         return time.perf_counter() - start
 
-    async def doc_fill_batch(self, doc, count, prefix):
+    async def doc_fill_batch(self, doc, count, first=0, prefix="key/"):
         start = time.perf_counter()
         async with self.docs[doc].batch() as batch:
-            for n in range(count):
+            for n in range(first, first + count):
                 await batch.set(f"{prefix}{n:08d}", f"value {n}".encode())
         return time.perf_counter() - start
 
@@ -136,12 +139,21 @@ class Tidings:
         await syncing
         return seconds
 
+    async def doc_forget(self):
+        """Forget what was agreed on with which peer: the next sync is one with a stranger."""
+        await self.node.docs._store._database.write(lambda connection: connection.execute(sa.delete(tables.agreed)).rowcount)
+
     async def doc_share(self, doc, mode):
         return str(self.docs[doc].ticket(write=mode == "write"))
 
     async def doc_wait(self, doc, count):
         """Wait until so many entries are here; counted from the aggregate."""
         while (await self.docs[doc].status()).entries < count:
+            await asyncio.sleep(0.01)
+
+    async def doc_contents(self, doc, count):
+        """Wait until so many contents are here."""
+        while (await self.docs[doc].content_counts()).had < count:
             await asyncio.sleep(0.01)
 
     async def doc_drain(self, doc):

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "agreed",
     "authors",
     "blobs",
     "contents",
@@ -175,6 +176,16 @@ sync_peers = Table(
     Column("peer", LargeBinary(32), primary_key=True),
     Column("last_us", BigInteger, nullable=False),
     Column("addr", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Up to which arrival number (seq) a document was found the same at a peer.
+agreed = Table(
+    "agreed",
+    metadata,
+    Column("namespace", LargeBinary(32), primary_key=True),
+    Column("peer", LargeBinary(32), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

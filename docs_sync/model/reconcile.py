@@ -30,6 +30,7 @@ from .put import Put
 from .ranges import IdRange
 
 __all__ = [
+    "ENTRY_OVERHEAD",
     "ContentStatus",
     "Limits",
     "Message",
@@ -246,18 +247,28 @@ def pieces(message: Message, size: int, but: Set[SignedEntry] = frozenset()) -> 
         yield piece
 
 
-def initial_message(store: RangeStore, limits: Limits | None = None) -> Message:
+def initial_message(store: RangeStore, limits: Limits | None = None, recent: Sequence[Value] | None = None) -> Message:
     """Of one fingerprint, as the reference begins; with ``limits`` already the first split of a document that is not
-    small, which saves a message where it differs, as one that is synced mostly does."""
+    small, which saves a message where it differs, as one that is synced mostly does.
+
+    ``recent`` is what arrived since the peer had the same entries as we: then likely nothing else is new here.
+    """
     first = store.first_id()
     whole = IdRange(*(2 * (first or EMPTY_ID,)))
     summary = store.summary(whole)
+    if recent is not None:
+        return _recent(whole, recent, summary)
     if limits is not None and summary.size >= SPLIT_AT_ONCE:
         split = _Reply(store, limits)
         split.split(whole, summary.size)
         if sum(len(part.range.x) for part in split.parts) < MAX_SPLIT:
             return split.parts
     return [RangeFingerprint(whole, summary.fingerprint)]
+
+
+def _recent(whole: IdRange, values: Sequence[Value], summary: Summary) -> Message:
+    fingerprint = RangeFingerprint(whole, summary.fingerprint)
+    return [RangeItems(whole, values, have_local=True), fingerprint] if values else [fingerprint]
 
 
 def take_values(put_all: Callable[[Sequence[SignedEntry]], Sequence[Put]], message: Message) -> Taken:
@@ -274,11 +285,19 @@ def take_values(put_all: Callable[[Sequence[SignedEntry]], Sequence[Put]], messa
     return Taken(stored, list(owed))
 
 
-def answer(store: RangeStore, message: Message, limits: Limits, owed: Sequence[bytes] = ()) -> list[Part]:
+def answer(
+    store: RangeStore, message: Message, limits: Limits, owed: Sequence[bytes] = (), recent: Sequence[Value] = ()
+) -> Message:
     """What to send back once `take_values` is done; empty: nothing, this side is finished.
 
-    ``owed`` is from there: entries at prefixes of what was refused.
+    ``owed`` is from there: entries at prefixes of what was refused. ``recent`` is for the first message of a peer that
+    had the same entries once: what arrived since, beside what that message brought.
     """
+    if recent and len(compared := [part for part in message if isinstance(part, RangeFingerprint)]) == 1:
+        whole = compared[0].range
+        summary = store.summary(whole)
+        if whole.x == whole.y and summary.fingerprint != compared[0].fingerprint:
+            return _recent(whole, recent, summary)
     reply = _Reply(store, limits)
     for id in owed:
         # Not have_local: where the peer has a newer one there, it must send that before ours overwrites it.

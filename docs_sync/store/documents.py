@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from ...blobs.store import Write
 from ...storage import Database, lock, tables
 from ...storage.prepared import Prepared
-from ...transport import EndpointAddr
+from ...transport import EndpointAddr, EndpointId
 from ...transport.postcard import Reader, Writer
 from ..errors import BadKey, ClockBehind, InvalidEntry, KeyTooLarge, UnknownAuthor, UnknownDocument
 from ..model import reconcile
@@ -33,6 +33,7 @@ from ..model.ranges import IdRange
 from ..model.reconcile import EMPTY_ID, Limits, Message, RangeItems, Summary, Value, limits_for
 from ..model.validity import MAX_KEY_SIZE, check_entry, judge_all
 from . import aggregate
+from .agreed import agree, recent
 from .changes import Changes, Own, announce
 from .content_store import note_wanted
 from .put_rows import put_entries
@@ -503,10 +504,20 @@ class DocsStore:
         return limits_for(round_trip, 0 if near else (await self.summary(namespace)).size)
 
     async def initial_message(
-        self, namespace: NamespaceId, view: View = WHOLE_DOCUMENT, split: Limits | None = None
+        self,
+        namespace: NamespaceId,
+        view: View = WHOLE_DOCUMENT,
+        split: Limits | None = None,
+        peer: EndpointId | None = None,
     ) -> Message:
-        """See `reconcile.initial_message`."""
-        return await self.look(namespace, view, lambda rows: reconcile.initial_message(rows, split))
+        """See `reconcile.initial_message`; with what arrived since `agree` with ``peer``."""
+        id = await self._ready(namespace)
+
+        def read(connection: sa.Connection) -> Message:
+            new = None if peer is None else recent(connection, id, bytes(peer))
+            return reconcile.initial_message(view.rows(connection, id), split, new)
+
+        return await self._database.read(read)
 
     async def look(self, namespace: NamespaceId, view: View, read: Callable[[KeyedSource], T]) -> T:
         """What ``read`` makes of the document, or of its part, in one snapshot."""
@@ -530,8 +541,12 @@ class DocsStore:
         message: Message,
         view: View = WHOLE_DOCUMENT,
         on_stored: OnStored | None = None,
+        peer: EndpointId | None = None,
     ) -> Processed:
         """Take what a message brings, tell ``on_stored``, and work out the reply from a snapshot after it.
+
+        ``peer`` is whose first message it is: what arrived since `agree` with it is the reply, where it explains that
+        the two differ.
 
         A message of the second check that asks for more than an honest one would is not answered.
 
@@ -550,12 +565,15 @@ class DocsStore:
             return taken, note_wanted(connection, id, (value.entry for value in taken.stored), self._clock())
 
         def respond(connection: sa.Connection, good: Message, owed: Sequence[bytes]) -> Message:
+            new = None if peer is None else recent(connection, id, bytes(peer))
+            beside = [value for value in new or () if value.entry not in brought]
             try:
-                return reconcile.answer(view.open(connection, id), good, limits, owed)
+                return reconcile.answer(view.open(connection, id), good, limits, owed, beside)
             except CheckTooLarge:
                 return []
 
         entries, here = reconcile.entries_of(message), set[SignedEntry]()
+        brought = set(entries)
         if not entries or any(isinstance(part, RangeItems) and not part.have_local for part in message):
             here, reply = await self._database.read(look)
             if reply is not None:
@@ -593,6 +611,10 @@ class DocsStore:
             return objections
         verdicts = await self.judge(namespace, entries)
         return [objection or verdict for objection, verdict in zip(objections, verdicts, strict=True)]
+
+    async def agree(self, namespace: NamespaceId, peer: EndpointId) -> None:
+        """A sync of the whole document with ``peer`` ended, so that both have what is here now."""
+        await self._database.write(lambda connection: agree(connection, bytes(namespace), bytes(peer)), durable=False)
 
     # Peers.
 

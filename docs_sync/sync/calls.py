@@ -30,7 +30,7 @@ from ..model.native_messages import (
     SyncRequest,
     encode_request,
 )
-from ..model.reconcile import Tally
+from ..model.reconcile import Tally, entries_of
 from ..store.documents import DocsStore
 from ..store.views import View
 from .connections import Connections, Use
@@ -154,6 +154,7 @@ class _Sync:
             view,
             renew=self._renewed,
             check_key=key,
+            agreed=self.peer if key and self.prefix is None else None,
             pull=None if key else parts.pulls.begin(bytes(self.peer), bytes(self.namespace)),
             pace=pace,
         )
@@ -273,7 +274,9 @@ class NativeDialled(_Sync):
     async def _init(self) -> bytes:
         store = self._parts.store
         limits = await store.limits(self.namespace, self._rtt)
-        message = await store.initial_message(self.namespace, View(prefix=self.prefix), limits)
+        peer = self.peer if self.prefix is None else None
+        message = await store.initial_message(self.namespace, View(prefix=self.prefix), limits, peer)
+        self.tally.sent = len(entries_of(message))
         return await store.encode(Init(bytes(self.namespace), message))
 
 

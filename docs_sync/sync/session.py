@@ -19,7 +19,7 @@ from dataclasses import replace
 from random import SystemRandom
 from typing import TypeVar
 
-from ...transport import BiStream, RecvStream, frame
+from ...transport import BiStream, EndpointId, RecvStream, frame
 from ...transport.errors import ConnectionClosed, DecodeError
 from ..access.control import RECHECK
 from ..errors import MessageTooLarge, SyncRefused, SyncViolation
@@ -154,8 +154,8 @@ class SyncSession:
     """`dial` or `accept` once; `tally` says what was moved, also after an error.
 
     ``renew`` is called every `RECHECK` seconds of a session that goes on: it gives the view as it is now, or raises
-    NotAllowed. ``check_key`` is that of the second check, between tidings peers; ``pull`` is for one that would send
-    too much at a time.
+    NotAllowed. ``check_key`` is that of the second check, between tidings peers; ``agreed`` is the peer where it and
+    we are to remember what both have; ``pull`` is for one that would send too much at a time.
     """
 
     def __init__(
@@ -169,6 +169,7 @@ class SyncSession:
         *,
         renew: Callable[[View], Awaitable[View]] | None = None,
         check_key: bytes | None = None,
+        agreed: EndpointId | None = None,
         pull: Pull | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -182,6 +183,7 @@ class SyncSession:
         self._renew = renew
         self._renew_at = _now() + RECHECK
         self._check_key = check_key
+        self._agreed = agreed
         self._pull = pull
         self._pace = pace or Pace()
         self._fruitless = 0
@@ -201,16 +203,21 @@ class SyncSession:
     async def go_on(self) -> None:
         """The rest of `dial`."""
         await self._alternate()
-        await close(self._stream, kept=self._check_key is not None)
+        await self._end()
 
     async def accept(self, init: Init) -> None:
         """Serve the session that ``init`` opened. Raises as `dial`."""
         try:
-            if await self._step(init.message):
+            if await self._step(init.message, first=True):
                 await self._alternate()
         except SyncRefused as error:
             raise SyncViolation("the peer aborted a sync that it began") from error
+        await self._end()
+
+    async def _end(self) -> None:
         await close(self._stream, kept=self._check_key is not None)
+        if self._agreed is not None and not self.tally.rejected:
+            await self._store.agree(self._namespace, self._agreed)
 
     async def _alternate(self) -> None:
         most = MAX_FRAME if self._check_key is None else SMALL_FRAME  # tidings peers cut theirs
@@ -228,22 +235,24 @@ class SyncSession:
             if not await self._step(message):
                 return
 
-    async def _step(self, message: Message) -> bool:
+    async def _step(self, message: Message, *, first: bool = False) -> bool:
         """Take a message and answer it; False where there is nothing to answer."""
         if self._pull is None:
-            return await self._answer(message) or await self._send_check()
+            return await self._answer(message, first=first) or await self._send_check()
         now, probes = self._pull.take(message)
         done = await self._answer(now, probes)
         while not done and (kept := self._pull.next()):
             done = await self._answer(kept)
         return done
 
-    async def _answer(self, message: Message, more: Sequence[Part] = ()) -> bool:
+    async def _answer(self, message: Message, more: Sequence[Part] = (), *, first: bool = False) -> bool:
         """Store what the message brings; send the answer and ``more``. False where there was nothing to send."""
         if self._renew is not None and _now() >= self._renew_at:
             self._view = await self._renew(self._view)
             self._renew_at = _now() + RECHECK
-        result = await self._store.process(self._namespace, message, self._view, self._on_stored)
+        result = await self._store.process(
+            self._namespace, message, self._view, self._on_stored, self._agreed if first else None
+        )
         sent = sum(len(part.values) for part in result.reply if isinstance(part, RangeItems))
         self.tally.received += result.received
         self.tally.rejected += len(result.rejected)

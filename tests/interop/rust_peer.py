@@ -124,7 +124,7 @@ class Aster:
         else:
             self.node = await _aster.IrohNode.memory_with_alpns([b"x/1"], config)
         self.blobs, self.docs, self.gossip = blobs_client(self.node), docs_client(self.node), gossip_client(self.node)
-        self.handles, self.events, self.inserted, self.pumps, self.topics = [], [], [], [], []
+        self.handles, self.events, self.inserted, self.contents, self.pumps, self.topics = [], [], [], [], [], []
         addrs = self.node.node_addr_info().to_dict()["direct_addresses"]
         return {"id": self.node.node_id(), "addrs": [a for a in addrs if a.startswith("127.")]}
 
@@ -162,6 +162,7 @@ class Aster:
         self.handles.append(doc)
         self.events.append(queue)
         self.inserted.append(0)
+        self.contents.append(0)
         self.pumps.append(asyncio.ensure_future(self._pump(len(self.handles) - 1, events, queue)))
         return {"doc": len(self.handles) - 1, "id": doc.doc_id()}
 
@@ -172,6 +173,8 @@ class Aster:
             queue.put_nowait((event, time.time()))
             if "insert_remote" in str(event.kind):
                 self.inserted[doc] += 1
+            elif str(event.kind) == "content_ready":
+                self.contents[doc] += 1
 
     async def doc_create(self):
         doc = await self.docs.create()
@@ -211,6 +214,11 @@ class Aster:
     async def doc_wait(self, doc, count):
         """Wait until ``count`` remote entries were inserted since the document is here."""
         while self.inserted[doc] < count:
+            await asyncio.sleep(0.002)
+
+    async def doc_contents(self, doc, count):
+        """Wait until ``count`` contents have come since the document is here."""
+        while self.contents[doc] < count:
             await asyncio.sleep(0.002)
 
     async def doc_get(self, doc, author, key):
