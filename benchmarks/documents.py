@@ -18,7 +18,7 @@ EDITS = 10
 
 
 async def inserts(report, count=3000):
-    one, batch = {kind: [] for kind in KINDS}, []
+    one, batch, unsynced = {kind: [] for kind in KINDS}, [], []
     for _ in range(ROUNDS):
         for kind in KINDS:
             async with KINDS[kind]() as peer:
@@ -28,7 +28,12 @@ async def inserts(report, count=3000):
                 if kind == "tidings":
                     seconds = await peer.do("doc_fill_batch", timeout=300, doc=doc, count=10 * count, prefix="b/")
                     batch.append(10 * count / seconds)
+        async with Ours("tidings") as peer:
+            await peer.do("start", fsync=False)
+            doc = (await peer.do("doc_create"))["doc"]
+            unsynced.append(count / await peer.do("doc_fill", timeout=300, doc=doc, author=None, count=count))
     report.row("insert, one by one, awaited (ours durable)", "/s", one["tidings"], one["rust"], 0)
+    report.row("- with fsync=False: survives kill -9", "/s", unsynced, one["rust"], 0)
     report.row("insert in a batch; Rust one by one", "/s", batch, one["rust"], 0)
 
 

@@ -24,10 +24,10 @@ BIND = ["127.0.0.1:0"]
 class Tidings:
     node = scratch = None
 
-    async def start(self, directory=None):
+    async def start(self, directory=None, fsync=True):
         """On the disk, where the Rust peer is in memory: what we acknowledge is durable, and its cost belongs here."""
         self.scratch = tempfile.TemporaryDirectory(prefix="tidings-bench-")
-        self.node = await Node.open(directory or self.scratch.name, bind=BIND)
+        self.node = await Node.open(directory or self.scratch.name, bind=BIND, fsync=fsync)
         self.docs, self.events, self.topics, self.connections = [], [], [], []
         return {"id": str(self.node.id), "addrs": list(map(str, self.node.endpoint.bound()))}
 
@@ -141,7 +141,7 @@ class Tidings:
 
     async def doc_forget(self):
         """Forget what was agreed on with which peer: the next sync is one with a stranger."""
-        await self.node.docs._store._database.write(lambda connection: connection.execute(sa.delete(tables.agreed)).rowcount)
+        await self.node.database.write(lambda connection: connection.execute(sa.delete(tables.agreed)).rowcount)
 
     async def doc_share(self, doc, mode):
         return str(self.docs[doc].ticket(write=mode == "write"))

@@ -53,6 +53,7 @@ class Node:
         database: str | None = None,
         blobs: str | PathLike[str] | None = None,
         access: Access | None = None,
+        fsync: bool = True,
     ) -> Opening[Node]:
         """Open the node that lives in ``directory``, or make one; ``await`` it, or use it with ``async with``.
 
@@ -62,16 +63,26 @@ class Node:
         is the folder of the large ones, which nodes of one database share. ``access`` says which peer may read which
         document, and from whom entries are taken (`tidings.docs_sync.access.control`).
 
+        ``fsync=False``: a write returns when the system has it, without waiting for the disk. ``kill -9`` loses nothing
+        then either; a power cut may undo the last writes, each whole and the newest first. For disks that are slow to
+        sync, such as SD cards.
+
         Raises StoreError: the directory is in use by another process, damaged, or from a newer version; the database
         cannot be reached.
         """
         path = None if directory is None else Path(directory)
         folder = None if blobs is None else Path(blobs)
-        return Opening(lambda: cls._open(path, bind, database, folder, access))
+        return Opening(lambda: cls._open(path, bind, database, folder, access, fsync))
 
     @classmethod
     async def _open(
-        cls, path: Path | None, bind: Sequence[str], url: str | None, blob_path: Path | None, access: Access | None
+        cls,
+        path: Path | None,
+        bind: Sequence[str],
+        url: str | None,
+        blob_path: Path | None,
+        access: Access | None,
+        fsync: bool,
     ) -> Node:
         async with AsyncExitStack() as stack:
             if path is None and blob_path is None:
@@ -79,7 +90,7 @@ class Node:
             if path is not None and url is not None:
                 lock = await asyncio.to_thread(_lock_directory, path)
                 stack.callback(lock.release)
-            database = await Database.open(url or (path and path / "node.db"))
+            database = await Database.open(url or (path and path / "node.db"), fsync=fsync)
             stack.push_async_callback(database.aclose)
             if path is None:
                 secret = SecretKey.generate()

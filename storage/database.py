@@ -38,22 +38,24 @@ T = TypeVar("T")
 class Database:
     """One store, used by one event loop. Made by `open`."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, fsync: bool = True) -> None:
         self._backend = backend
+        self._fsync = fsync
         self._writer = Writer(backend)
         self._closed = False
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-read")
         self._listening: set[Notices] = set()
 
     @classmethod
-    async def open(cls, place: Path | str | sa.URL | None) -> Database:
+    async def open(cls, place: Path | str | sa.URL | None, *, fsync: bool = True) -> Database:
         """Open the database at ``place``: a file, created with its directory where there is none; the URL of a
-        PostgreSQL database, where the tables are made in a schema ``tidings``; None: in memory.
+        PostgreSQL database, where the tables are made in a schema ``tidings``; None: in memory. Without ``fsync``
+        every write is as one with ``durable=False``.
 
         Raises `Locked` where a file is open elsewhere, `TooNew`, `Damaged`, `NotWritable`, `DiskFull`, `DiskFailed`,
         `DatabaseUnreachable`, `BadDatabaseURL`. Nothing is changed in the first three cases.
         """
-        database = cls(_backend(place))
+        database = cls(_backend(place), fsync)
         try:
             await database._writer.start()
         except BaseException:
@@ -72,7 +74,7 @@ class Database:
         `DatabaseUnreachable`: the connection was lost; where that was at the commit, ``fn`` may have been done.
         Cancelled: ``fn`` is done whole or not at all.
         """
-        return await self._writer.run(fn, durable)
+        return await self._writer.run(fn, durable and self._fsync)
 
     async def read(self, fn: Callable[[sa.Connection], T]) -> T:
         """Run ``fn`` on a snapshot that holds every write that `write` has returned from. It cannot write."""

@@ -64,7 +64,8 @@ _document = tables.namespaces.c.namespace == sa.bindparam("namespace")
 _author: sa.BindParameter[bytes] = sa.bindparam("author")
 _clock = sa.select(_a.clock_us).where(_a.author == _author).scalar_subquery()
 _head = sa.select(_h.timestamp).where(_h.namespace == _n.namespace, _h.author == _author).scalar_subquery()
-_DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us, _clock, _head).where(_document))
+_last = sa.select(sa.func.max(_e.seq)).where(_e.namespace == _n.namespace).scalar_subquery()
+_DOCUMENT = Prepared(sa.select(_n.aggregated, _n.history_us, _clock, _head, _last).where(_document))
 _AGGREGATED = Prepared(sa.update(tables.namespaces).where(_n.namespace == sa.bindparam("id")).values(aggregated=True))
 _SET_CLOCK = Prepared(
     sa.update(tables.authors).where(_a.author == sa.bindparam("id")).values(clock_us=sa.bindparam("time"))
@@ -109,6 +110,16 @@ class Received(NamedTuple):
 
     outcomes: Sequence[Put | InvalidEntry]
     missing: Set[bytes]
+
+
+class _Standing(NamedTuple):
+    """Of a document before it is changed: whether it keeps its history, the latest times of an author, here (``clock``)
+    and in this document (``head``), and the latest arrival number."""
+
+    history: bool
+    clock: int
+    head: int | None
+    last_seq: int
 
 
 class Processed(NamedTuple):
@@ -272,7 +283,8 @@ class DocsStore:
         signed = await self._sign_ahead(secret, author, entries)
 
         def job(connection: sa.Connection) -> list[Inserted]:
-            history, last = self._prepare(connection, namespace, bytes(author.id))
+            history, clock, head, last_seq = self._prepare(connection, namespace, bytes(author.id))
+            last = max(clock, head or 0)
             now = self._clock()
             batch = signed
             if not batch or batch[0].record.timestamp <= last:
@@ -286,7 +298,9 @@ class DocsStore:
             for entry in entries:
                 if entry.content is not None:
                     entry.content(connection)
-            outcomes = put_entries(connection, namespace, batch, now_us=now, history=history, newest=True)
+            outcomes = put_entries(
+                connection, namespace, batch, now_us=now, history=history, newest=True, last=(last_seq, head)
+            )
             if self.is_shared:
                 self.own.add(batch)
             bare = [each for each, entry in zip(batch, entries, strict=True) if entry.size and entry.content is None]
@@ -331,8 +345,8 @@ class DocsStore:
             self._summaries.pop(namespace, None)
             self.changed.tell(namespace)
 
-    def _prepare(self, connection: sa.Connection, namespace: bytes, author: bytes = b"") -> tuple[bool, int]:
-        """Before a document is changed. Whether it keeps its history, and the latest time of ``author``.
+    def _prepare(self, connection: sa.Connection, namespace: bytes, author: bytes = b"") -> _Standing:
+        """Before a document is changed.
 
         Raises UnknownDocument.
         """
@@ -341,11 +355,11 @@ class DocsStore:
         document = _DOCUMENT.first(connection, {"namespace": namespace, "author": author})
         if document is None:
             raise UnknownDocument(f"document {NamespaceId(namespace).short()} was dropped here")
-        aggregated, history_us, clock, head = document
+        aggregated, history_us, clock, head, last_seq = document
         if not aggregated:
             aggregate.build(connection, namespace)
             _AGGREGATED.run(connection, {"id": namespace})
-        return history_us is not None, max(clock or 0, head or 0)
+        return _Standing(history_us is not None, clock or 0, head, last_seq or 0)
 
     async def _ready(self, namespace: NamespaceId) -> bytes:
         """The document's bytes, once its aggregate is there: an older version of tidings wrote none."""
@@ -461,7 +475,7 @@ class DocsStore:
         return Received([next(each) if verdict is None else verdict for verdict in verdicts], absent)
 
     def _put(self, connection: sa.Connection, namespace: bytes, entries: Sequence[SignedEntry]) -> list[Put]:
-        history, _ = self._prepare(connection, namespace)
+        history = self._prepare(connection, namespace).history
         outcomes = put_entries(connection, namespace, entries, now_us=self._clock(), history=history)
         if self.is_shared:
             self.own.add(entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome.stored)

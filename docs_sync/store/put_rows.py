@@ -97,18 +97,20 @@ def put_entries(
     now_us: int,
     history: bool,
     newest: bool = False,
+    last: tuple[int, int | None] | None = None,
 ) -> list[Put]:
     """Put each of ``entries``, which are acceptable and of this document; what became of each, in their order.
 
     ``newest``: no entry of their authors is newer than the first of them, and each is newer than the one before; they
-    all are stored, and nobody has to look for what could refuse them. ``history``: keep what is superseded.
+    all are stored, and nobody has to look for what could refuse them. ``history``: keep what is superseded. ``last``,
+    where it is known: the latest arrival number, and the time of the newest entry of the one author of all.
     """
     outcomes: dict[int, Put] = {}
     numbered = sorted(enumerate(entries), key=lambda each: (each[1].id.author, each[0]))
     for author, group in groupby(numbered, key=lambda each: each[1].id.author):
         writer = _AuthorRows(connection, namespace, author, now_us, history=history)
         mine = list(group)
-        results = writer.put_all([entry for _, entry in mine], newest=newest)
+        results = writer.put_all([entry for _, entry in mine], newest=newest, last=last)
         outcomes |= {index: result for (index, _), result in zip(mine, results, strict=True)}
     return [outcomes[index] for index in range(len(entries))]
 
@@ -188,10 +190,12 @@ class _AuthorRows:
         self._last_seq = 0
         self._head: int | None = None  # the time of the author's newest entry
 
-    def put_all(self, entries: Sequence[SignedEntry], *, newest: bool) -> list[Put]:
+    def put_all(
+        self, entries: Sequence[SignedEntry], *, newest: bool, last: tuple[int, int | None] | None
+    ) -> list[Put]:
         outcomes: list[Put] = []
         # Before anything is deleted: the number of an entry that goes is not given again.
-        last_seq, self._head = _LAST.first(self._connection, self._where())
+        last_seq, self._head = last or _LAST.first(self._connection, self._where())
         # By the clock: also after a document was dropped, or a power cut, no number is given again.
         self._last_seq = max(last_seq or 0, self._now_us)
         while len(outcomes) < len(entries):
