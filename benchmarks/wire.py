@@ -63,7 +63,7 @@ def measure(sizes):
         sides = [Side(size), Side(size)]
         for index, different in enumerate(DIFFERENT):
             cells = []
-            for limits in (limits_for(0.0, size), limits_for(FAR, size)):
+            for limits in (limits_for(0.0, size, lists=True), limits_for(FAR, size, lists=True)):
                 changes = [side.connection.begin() for side in sides]
                 numbers = random.Random(different).sample(range(size), different)
                 for side, mine in zip(sides, (numbers[::2], numbers[1::2]), strict=True):

@@ -97,3 +97,9 @@ class KeyedRange:
 
     def walk(self, range: IdRange) -> Iterator[Value]:
         return self._store.walk(range)
+
+    def listing(self, range: IdRange) -> list[tuple[bytes, bytes]]:
+        return self._store.listing(range)
+
+    def values_of(self, ids: Sequence[bytes]) -> list[Value]:
+        return self._store.values_of(ids)

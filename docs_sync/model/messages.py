@@ -1,6 +1,6 @@
 """Messages of documents and their bytes (``reference/iroh-protocols.md`` 2.5 to 2.7, Appendix A).
 
-On a sync stream: `Init`, `Sync`, `Abort`, each a frame, and between tidings peers `Check`. In gossip: `Put`,
+On a sync stream: `Init`, `Sync`, `Abort`, each a frame, and between tidings peers `Check` and lists. In gossip: `Put`,
 `ContentReady`, `SyncReport`.
 Encoders give the payload without the frame's length. Decoders raise DecodeError for anything that is not one message
 and nothing else, and check every count against a limit before they make room for it.
@@ -16,7 +16,17 @@ from ...transport.errors import DecodeError
 from ...transport.postcard import Reader, Writer
 from .entry import MAX_ID_SIZE, MIN_ID_SIZE, SignedEntry
 from .ranges import IdRange
-from .reconcile import ContentStatus, Message, Part, RangeFingerprint, RangeItems, Value
+from .reconcile import (
+    SHORT,
+    ContentStatus,
+    Message,
+    Part,
+    RangeFingerprint,
+    RangeItems,
+    RangeList,
+    RangeWant,
+    Value,
+)
 
 __all__ = [
     "MAX_OP_SIZE",
@@ -39,10 +49,13 @@ __all__ = [
 MAX_PARTS = 65_536  # in a received message; a peer splits each of our at most 4096 parts a few ways
 MAX_VALUES = 1 << 20  # in a received part; the frame limit is reached long before
 MIN_ENTRY_SIZE = 128 + 1 + MIN_ID_SIZE + 1 + 32 + 1
+MAX_SHORTS = 1 << 20  # bytes of a received list
 MAX_HEADS = 4096  # in a received report
 
 MAX_OP_SIZE = 4057
 """The largest content that gossip carries with its default message size."""
+
+_KINDS = (RangeFingerprint, RangeItems, RangeList, RangeWant)
 
 
 class AbortReason(IntEnum):
@@ -193,16 +206,18 @@ def _decode_heads(payload: bytes) -> dict[bytes, int]:
 def _write_message(out: Writer, parts: Message) -> None:
     out.varint(len(parts))
     for part in parts:
-        out.u8(0 if isinstance(part, RangeFingerprint) else 1)
-        out.octets(part.range.x).octets(part.range.y)
-        if isinstance(part, RangeFingerprint):
-            out.raw(part.fingerprint)
-            continue
-        out.varint(len(part.values))
-        for entry, status in part.values:
-            entry.write(out)
-            out.u8(status)
-        out.flag(part.have_local)
+        out.u8(_KINDS.index(type(part))).octets(part.range.x).octets(part.range.y)
+        match part:
+            case RangeFingerprint():
+                out.raw(part.fingerprint)
+            case RangeItems():
+                out.varint(len(part.values))
+                for entry, status in part.values:
+                    entry.write(out)
+                    out.u8(status)
+                out.flag(part.have_local)
+            case _:
+                out.octets(part.shorts)
 
 
 def _read_message(data: Reader) -> list[Part]:
@@ -211,13 +226,18 @@ def _read_message(data: Reader) -> list[Part]:
 
 
 def _read_part(data: Reader) -> Part:
-    is_fingerprint = data.variant(2) == 0
+    kind = _KINDS[data.variant(len(_KINDS))]
     range_ = IdRange(_read_bound(data), _read_bound(data))
-    if is_fingerprint:
+    if kind is RangeFingerprint:
         return RangeFingerprint(range_, data.raw(32))
-    count = data.count(MAX_VALUES, each=MIN_ENTRY_SIZE + 1)
-    values = [Value(SignedEntry.read(data), ContentStatus(data.variant(3))) for _ in range(count)]
-    return RangeItems(range_, values, data.flag())
+    if kind is RangeItems:
+        count = data.count(MAX_VALUES, each=MIN_ENTRY_SIZE + 1)
+        values = [Value(SignedEntry.read(data), ContentStatus(data.variant(3))) for _ in range(count)]
+        return RangeItems(range_, values, data.flag())
+    shorts = data.octets(MAX_SHORTS)
+    if len(shorts) % SHORT:
+        raise DecodeError(f"a list of a range has {len(shorts)} bytes, {SHORT} for each entry are needed")
+    return RangeList(range_, shorts) if kind is RangeList else RangeWant(range_, shorts)
 
 
 def _read_bound(data: Reader) -> bytes:

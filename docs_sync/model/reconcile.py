@@ -37,7 +37,9 @@ __all__ = [
     "Part",
     "RangeFingerprint",
     "RangeItems",
+    "RangeList",
     "RangeStore",
+    "RangeWant",
     "Screened",
     "Summary",
     "Taken",
@@ -55,6 +57,8 @@ __all__ = [
 ENTRY_OVERHEAD = 248  # bytes of an entry on the wire beside its key, rounded up
 MAX_ANSWERED = 8192  # parts of a message, of each kind: a second's work where every one differs
 PART_OVERHEAD = 44  # bytes of a part beside its bounds, rounded up
+MAX_LISTED = 1 << 18  # entries that are looked at for the lists of a message: 0.3 s
+SHORT = 8  # bytes of a fingerprint in a list
 EMPTY_ID = bytes(64)
 
 
@@ -84,7 +88,23 @@ class RangeItems:
     have_local: bool
 
 
-Part = RangeFingerprint | RangeItems
+@dataclass(frozen=True, slots=True)
+class RangeList:
+    """What the sender has in a range: the first `SHORT` bytes of each entry's fingerprint. Between tidings peers."""
+
+    range: IdRange
+    shorts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RangeWant:
+    """The answer to a `RangeList`: those of the range that are to be sent."""
+
+    range: IdRange
+    shorts: bytes
+
+
+Part = RangeFingerprint | RangeItems | RangeList | RangeWant
 Message = Sequence[Part]
 
 
@@ -116,6 +136,12 @@ class RangeStore(Protocol):
     def walk(self, range: IdRange) -> Iterator[Value]:
         """The entries from x upward, wrapping, read as they are asked for; with our own content's state."""
 
+    def listing(self, range: IdRange) -> list[tuple[bytes, bytes]]:
+        """Id and fingerprint of each, in the order of the walk."""
+
+    def values_of(self, ids: Sequence[bytes]) -> list[Value]:
+        """Those of the entries that are here, in this order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -127,14 +153,16 @@ class Limits:
     """See `RangeStore.cuts`."""
     base: int = 16
     """A differing range of up to so many entries is sent as entries."""
+    listed: int = 0
+    """A differing range of up to so many is sent as a `RangeList`; 0 for peers that know no such part."""
     max_values: int = 1000
     """Entries in a message: about 250 kB, so that a first sync is held in memory piece by piece on both sides."""
     max_bytes: int = 1 << 20
     """Bytes of entries in a message, where keys are long."""
     max_parts: int = 4096
     """Parts in a message. Past it the differing ranges that are left go back as one, to be split next time."""
-    max_bounds: int = 1 << 19
-    """Bytes of the parts' bounds, where keys are long; one more split may go beyond it."""
+    max_bounds: int = 1 << 20
+    """Bytes of the parts' bounds, where keys are long, and of lists; one more split may go beyond it."""
 
 
 SPLIT_AT_ONCE = 512  # entries of a document
@@ -143,15 +171,21 @@ FAR = 0.02
 """Seconds of a round trip from which fewer messages count for more than fewer bytes."""
 FAR_BASE = 64  # about 15 kB of entries where one more split would be 3 kB and a round trip
 FAR_SPLIT = 256
+NEAR_LISTED, FAR_LISTED = 256, 512
+LIST_BASE = 4  # entries are longer than lists
 
 
-def limits_for(round_trip: float, size: int) -> Limits:
-    """For a peer that is ``round_trip`` seconds away, and a document of ``size`` entries.
+def limits_for(round_trip: float, size: int, *, lists: bool = False) -> Limits:
+    """For a peer that is ``round_trip`` seconds away, and a document of ``size`` entries. ``lists``: a tidings peer.
 
     Nearby the defaults cost the fewest bytes and the least work. Far away a document of a million entries is split so
     finely that two splits lead to entries: five messages in all, of both sides together, where little differs. (Runs
     are not quite equal: the mean one is to have half of what is sent as entries.)
     """
+    if lists:
+        if round_trip < FAR:
+            return Limits(base=LIST_BASE, listed=NEAR_LISTED)
+        return Limits(split=FAR_SPLIT, fewest=2 * FAR_SPLIT, base=LIST_BASE, listed=FAR_LISTED)
     if round_trip < FAR:
         return Limits()
     split = min(FAR_SPLIT, max(16, math.isqrt(2 * size // FAR_BASE) + 1))
@@ -307,6 +341,7 @@ def answer(
         theirs = {bytes(value.entry.id): value.entry.record.order for value in part.values}
         reply.items(part.range, lacking=theirs, have_local=True)
     reply.hand_back(asked[MAX_ANSWERED:])
+    reply.settle_all([part for part in message if isinstance(part, RangeList | RangeWant)])
     reply.compare_all([part for part in message if isinstance(part, RangeFingerprint)])
     return reply.parts
 
@@ -332,9 +367,42 @@ class _Reply:
                 break
             if mine.size <= base or part.fingerprint == EMPTY_HASH:
                 self.items(part.range, lacking={}, have_local=False)
+            elif mine.size <= self._limits.listed:
+                shorts = b"".join(fingerprint[:SHORT] for _, fingerprint in self._store.listing(part.range))
+                self._add(RangeList(part.range, shorts))
             else:
                 self.split(part.range, mine.size)
         self.hand_back(left)
+
+    def settle_all(self, parts: Sequence[RangeList | RangeWant]) -> None:
+        """Send what only we have of a list and ask for what only the peer has; send what it asks for."""
+        left = MAX_LISTED
+        for index, part in enumerate(parts):
+            size = self._store.summary(part.range).size
+            left -= size + len(part.shorts) // SHORT
+            if self._is_full or left < 0:
+                self.hand_back(parts[index:])
+                return
+            theirs = {part.shorts[start : start + SHORT] for start in range(0, len(part.shorts), SHORT)}
+            mine = {fingerprint[:SHORT]: id for id, fingerprint in self._store.listing(part.range)}
+            if isinstance(part, RangeWant):
+                self._some(part.range, [id for short, id in mine.items() if short in theirs])
+                continue
+            self._some(part.range, [id for short, id in mine.items() if short not in theirs])
+            if lacking := theirs - mine.keys():
+                self._add(RangeWant(part.range, b"".join(lacking)))
+
+    def _some(self, range: IdRange, ids: Sequence[bytes]) -> None:
+        """Send these entries of a range; where not all fit, its fingerprint, too, to be answered with a list again."""
+        fitting = []
+        for id in ids:
+            if not self._fits(len(id)):
+                break
+            fitting.append(id)
+        if fitting:
+            self._add(RangeItems(range, self._store.values_of(fitting), have_local=True))
+        if len(fitting) < len(ids):
+            self._add(RangeFingerprint(range, self._store.summary(range).fingerprint))
 
     def hand_back(self, parts: Sequence[Part]) -> None:
         """Left for later: one fingerprint over all of them, to be split again. They come in the order of the walk."""
@@ -372,6 +440,8 @@ class _Reply:
     def _add(self, part: Part) -> None:
         self.parts.append(part)
         self._bounds_left -= len(part.range.x) + len(part.range.y) + PART_OVERHEAD
+        if isinstance(part, RangeList | RangeWant):
+            self._bounds_left -= len(part.shorts)
 
     def _fits(self, id_size: int) -> bool:
         """Take room for one more entry. The first of a message always fits, so that every message makes progress."""
@@ -385,7 +455,7 @@ class _Reply:
 
     def split(self, whole: IdRange, count: int) -> None:
         """At least two entries in at most ``split`` runs of nearly equal length, which cover the range together."""
-        ways = min(self._limits.split, max(2, 2 * count // max(1, self._limits.base)))
+        ways = min(self._limits.split, max(2, 2 * count // max(1, self._limits.listed, self._limits.base)))
         cuts = self._store.cuts(whole, ways, self._limits.fewest)
         bounds = [whole.x, *cuts, whole.y]
         for x, y in pairwise(bounds):

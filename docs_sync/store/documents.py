@@ -510,12 +510,13 @@ class DocsStore:
 
     # Sync.
 
-    async def limits(self, namespace: NamespaceId, round_trip: float) -> Limits:
-        """For a session with a peer ``round_trip`` seconds away."""
+    async def limits(self, namespace: NamespaceId, round_trip: float, *, native: bool) -> Limits:
+        """For a session with a peer ``round_trip`` seconds away; ``native``: that speaks ``tidings/docs/1``."""
         if self._limits is not None:
             return self._limits
-        near = round_trip < reconcile.FAR  # where the size plays no part, and reading it would be half of the way
-        return limits_for(round_trip, 0 if near else (await self.summary(namespace)).size)
+        if native or round_trip < reconcile.FAR:  # the size plays no part, and reading it would be half of the way
+            return limits_for(round_trip, 0, lists=native)
+        return limits_for(round_trip, (await self.summary(namespace)).size)
 
     async def initial_message(
         self,

@@ -72,6 +72,12 @@ class PartialRows:
         for run in self._within(range):
             yield from self._rows.walk(run)
 
+    def listing(self, range: IdRange) -> list[tuple[bytes, bytes]]:
+        return [each for run in self._within(range) for each in self._rows.listing(run)]
+
+    def values_of(self, ids: Sequence[bytes]) -> list[Value]:
+        return self._rows.values_of(ids)
+
     def fingerprints(self, range: IdRange) -> Iterator[bytes]:
         for run in self._within(range):
             yield from self._rows.fingerprints(run)

@@ -46,6 +46,16 @@ _in_segment = (
     _place >= sa.tuple_(sa.bindparam("low_author"), sa.bindparam("low_key")),
     _place < sa.tuple_(sa.bindparam("high_author"), sa.bindparam("high_key")),
 )
+_LISTING = Prepared(sa.select(_e.author, _e.key, _e.fingerprint).where(*_in_segment).order_by(_e.author, _e.key))
+_VALUE = Prepared(
+    sa.select(*COLUMNS, _b.state)
+    .select_from(tables.entries.outerjoin(tables.blobs, _b.hash == _e.hash))
+    .where(
+        _e.namespace == sa.bindparam("namespace"),
+        _e.author == sa.bindparam("author"),
+        _e.key == sa.bindparam("key"),
+    )
+)
 _FINGERPRINTS = Prepared(sa.select(_e.fingerprint).where(*_in_segment))
 _WALK = Prepared(
     sa.select(*COLUMNS, _b.state)
@@ -183,6 +193,22 @@ class EntryRows:
                     break
                 where |= {"low_author": rows[-1][1], "low_key": rows[-1][2] + b"\0"}
                 most = PAGE
+
+    def listing(self, range: IdRange) -> list[tuple[bytes, bytes]]:
+        return [
+            (self._namespace + author + key, fingerprint)
+            for segment in range.segments(self._namespace)
+            for author, key, fingerprint in _LISTING.all(
+                self._connection, {"namespace": self._namespace} | _bounds(segment)
+            )
+        ]
+
+    def values_of(self, ids: Sequence[bytes]) -> list[Value]:
+        rows = (
+            _VALUE.first(self._connection, {"namespace": self._namespace, "author": id[32:64], "key": id[64:]})
+            for id in ids
+        )
+        return [Value(from_row(row), _status(row[8], row[4])) for row in rows if row is not None]
 
     def fingerprints(self, range: IdRange) -> Iterator[bytes]:
         """Of each entry in the range, in no order."""

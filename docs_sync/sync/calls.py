@@ -141,7 +141,7 @@ class _Sync:
         """``key`` is that of the second check."""
         parts = self._parts
         view = View(
-            limits=await parts.store.limits(self.namespace, rtt),
+            limits=await parts.store.limits(self.namespace, rtt, native=key is not None),
             prefix=self.prefix,
             takes=await parts.access.allows(self.peer, self.namespace, "write"),
         )
@@ -273,7 +273,7 @@ class NativeDialled(_Sync):
 
     async def _init(self) -> bytes:
         store = self._parts.store
-        limits = await store.limits(self.namespace, self._rtt)
+        limits = await store.limits(self.namespace, self._rtt, native=True)
         peer = self.peer if self.prefix is None else None
         message = await store.initial_message(self.namespace, View(prefix=self.prefix), limits, peer)
         self.tally.sent = len(entries_of(message))

@@ -26,7 +26,7 @@ from ..errors import MessageTooLarge, SyncRefused, SyncViolation
 from ..model.keyed import first_check
 from ..model.keys import NamespaceId
 from ..model.messages import Abort, AbortReason, Check, Init, Sync, SyncMessage
-from ..model.reconcile import Message, Part, RangeFingerprint, RangeItems, Tally
+from ..model.reconcile import Message, Part, RangeFingerprint, RangeItems, RangeList, RangeWant, Tally
 from ..store.documents import WHOLE_DOCUMENT, DocsStore, OnStored
 from ..store.views import View
 from .pull import Pull
@@ -235,8 +235,13 @@ class SyncSession:
             if not await self._step(message):
                 return
 
+    def _refuse_lists(self, message: Message) -> None:
+        if self._check_key is None and any(isinstance(part, RangeList | RangeWant) for part in message):
+            raise SyncViolation("a list came where iroh's protocol is spoken, which has none")
+
     async def _step(self, message: Message, *, first: bool = False) -> bool:
         """Take a message and answer it; False where there is nothing to answer."""
+        self._refuse_lists(message)
         if self._pull is None:
             return await self._answer(message, first=first) or await self._send_check()
         now, probes = self._pull.take(message)

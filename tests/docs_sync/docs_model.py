@@ -98,6 +98,12 @@ class MemoryStore:
         ids = [bytes(e.id) for e, _ in self.walk(range_)]
         return [ids[position] for position in positions]
 
+    def listing(self, range_):
+        return [(bytes(v.entry.id), fingerprint_of(v.entry.id, v.entry.record)) for v in self.walk(range_)]
+
+    def values_of(self, ids):
+        return [Value(self.entries[id], ContentStatus.COMPLETE) for id in ids if id in self.entries]
+
     def cuts(self, range_, ways, fewest):
         ids = [bytes(e.id) for e, _ in self.walk(range_)]
         return list(dict.fromkeys(ids[max(1, len(ids) * way // ways)] for way in range(1, ways)))

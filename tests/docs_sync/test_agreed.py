@@ -98,12 +98,12 @@ async def test_much_that_is_new_is_not_sent_on_a_guess(messages):
         await a.store.insert(ID, run(2000, agreed.MOST_RECENT + 1))
         messages.clear()
         await sync(a, b)
-        assert messages[0][1] > 8  # a split
+        assert messages[0][1] > 1  # a split
         long = [signed(bytes(4000) + bytes([n]), 20_000 + n) for n in range(20)]
         await a.store.insert(ID, long)
         messages.clear()
         await sync(a, b)
-        assert messages[0][1] > 8
+        assert messages[0][1] > 1
 
 
 async def test_iroh_peers_parts_and_refused_entries_are_not_agreed_on():

@@ -21,7 +21,15 @@ from tidings.docs_sync.model.messages import (
     encode_sync,
 )
 from tidings.docs_sync.model.ranges import IdRange
-from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, RangeItems, Value, initial_message
+from tidings.docs_sync.model.reconcile import (
+    ContentStatus,
+    RangeFingerprint,
+    RangeItems,
+    RangeList,
+    RangeWant,
+    Value,
+    initial_message,
+)
 from tidings.transport.errors import DecodeError
 from tidings.transport.framing import frame
 
@@ -100,6 +108,8 @@ values = st.builds(
 parts = st.one_of(
     st.builds(RangeFingerprint, ranges, st.binary(min_size=32, max_size=32)),
     st.builds(RangeItems, ranges, st.lists(values, max_size=3), st.booleans()),
+    st.builds(RangeList, ranges, st.integers(0, 3).map(lambda count: bytes(8 * count))),
+    st.builds(RangeWant, ranges, st.binary(min_size=16, max_size=16)),
 )
 
 

@@ -471,9 +471,9 @@ async def test_limits_are_for_the_round_trip_that_was_measured(native, monkeypat
         for side in (a, b):
             limits = side.store.limits
 
-            async def noted(namespace, round_trip, limits=limits):
+            async def noted(namespace, round_trip, *, native, limits=limits):
                 asked.append(round_trip)
-                return await limits(namespace, round_trip)
+                return await limits(namespace, round_trip, native=native)
 
             monkeypatch.setattr(side.store, "limits", noted)
         await a.sync_with(b)

@@ -1,5 +1,7 @@
 """Reconciliation: convergence of every mixture of peers, frame bounds, and what peers may not do."""
 
+import functools
+
 from docs_model import AUTHORS, NAMESPACE, NAMESPACE_ID, MemoryStore, OurPeer, RustPeer, entry, merged, run_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,15 +9,19 @@ from tidings.docs_sync import errors
 from tidings.docs_sync.model.entry import EMPTY_HASH, EntryId, Record, sign_entry
 from tidings.docs_sync.model.ranges import IdRange
 from tidings.docs_sync.model.reconcile import (
+    MAX_LISTED,
     ContentStatus,
     Limits,
     RangeFingerprint,
     RangeItems,
+    RangeList,
+    RangeWant,
     Tally,
     Value,
     answer,
     entries_of,
     initial_message,
+    limits_for,
     screen,
     take_values,
 )
@@ -26,7 +32,8 @@ entries = st.builds(
     entry, key=keys, timestamp=st.integers(1, 8), content=st.sampled_from([None, 1, 2]), author=st.integers(0, 1)
 )
 histories = st.lists(entries, max_size=25)
-limits = st.builds(
+some_limits = functools.partial(
+    st.builds,
     Limits,
     split=st.sampled_from([2, 3, 16]),
     base=st.sampled_from([0, 1, 4]),
@@ -35,6 +42,8 @@ limits = st.builds(
     max_parts=st.sampled_from([1, 3, 4096]),
     max_bounds=st.sampled_from([1, 500, 1 << 19]),
 )
+limits = some_limits(listed=st.sampled_from([0, 1, 3, 300]))
+limits_with_rust = some_limits()
 
 
 @settings(max_examples=250, deadline=None)
@@ -46,7 +55,7 @@ def test_two_of_us_converge_in_one_session(mine: list, theirs: list, my_limits: 
 
 
 @settings(max_examples=250, deadline=None)
-@given(histories, histories, limits, st.booleans())
+@given(histories, histories, limits_with_rust, st.booleans())
 def test_we_converge_with_the_rust_rule(mine: list, theirs: list, my_limits: Limits, we_dial: bool) -> None:
     ours, rust = OurPeer(mine, my_limits), RustPeer()
     for e in sorted(theirs, key=lambda e: e.record.order):  # in the order of time its own rule holds, too
@@ -75,6 +84,48 @@ def test_equal_sides_need_one_message() -> None:
 def test_one_difference_in_a_thousand_needs_few_messages() -> None:
     history = [entry(b"key/%05d" % n, n) for n in range(1, 1001)]
     assert run_session(OurPeer(history), OurPeer(history[:500] + history[501:])) <= 5
+
+
+def test_lists_need_few_messages_whatever_differs() -> None:
+    history = [entry(b"key/%05d" % n, n) for n in range(1, 3001)]
+    for step in (1000, 100, 10):
+        mine, theirs = history[: len(history) // 2], history[len(history) // 2 :]
+        a = OurPeer([*mine, *theirs[::step]], limits_for(0.1, 3000, lists=True))
+        b = OurPeer([*mine[::2], *theirs], limits_for(0.1, 3000, lists=True))
+        b.limits = a.limits
+        sent = []
+        assert run_session(a, b, lambda message: sent.append(len(entries_of(message)))) <= 7  # noqa: B023
+        assert a.held == b.held == set(history)
+        differing = len(history) - len(mine[::2]) - len(theirs[::step])
+        assert differing <= sum(sent) <= 1.02 * differing  # hardly anything that the other has
+
+
+def test_entries_with_equal_short_fingerprints_are_left_to_the_second_check() -> None:
+    one = MemoryStore([entry(b"a", 1), entry(b"b", 1)])
+    other = MemoryStore([entry(b"c", 1), entry(b"d", 1)])
+    for store in (one, other):
+        store.listing = lambda range_, store=store: [(bytes(v.entry.id), bytes(32)) for v in store.walk(range_)]
+    limits = Limits(base=0, listed=9)
+    message = answer(other, initial_message(one), limits)
+    assert [type(part) for part in message] == [RangeList]
+    assert answer(one, message, limits) == []
+
+
+def test_lists_are_answered_within_bounds() -> None:
+    store = MemoryStore([entry(b"key/%05d" % n, n) for n in range(100)])
+    whole = IdRange(bytes(64), bytes(64))
+    shorts = b"".join(fingerprint[:8] for _, fingerprint in store.listing(whole))
+    limits = Limits(max_values=10)
+    for part in (RangeList(whole, b""), RangeWant(whole, shorts)):
+        items, rest = answer(store, [part], limits)
+        assert len(items.values) == 10 and isinstance(rest, RangeFingerprint), part
+    assert answer(store, [RangeList(whole, shorts), RangeWant(whole, b"\0" * 80)], limits) == []
+    (want,) = answer(MemoryStore(), [RangeList(whole, shorts)], limits)
+    assert isinstance(want, RangeWant) and sorted(want.shorts) == sorted(shorts)
+    huge = [RangeWant(whole, shorts)] * (MAX_LISTED // 200 + 100)
+    parts = answer(store, huge, Limits())
+    assert sum(isinstance(part, RangeItems) for part in parts) <= MAX_LISTED // 200
+    assert isinstance(parts[-1], RangeFingerprint)
 
 
 def test_messages_are_bounded() -> None:
