@@ -157,6 +157,8 @@ class Docs:
             ticket = DocTicket.parse(ticket)
         if ticket.grant is not None and not ticket.grant.is_for(self._endpoint.id):
             raise BadShare("this ticket lets another node read: ask for one with this node's id, or for anybody")
+        if ticket.grant is not None and not ticket.grant.share.is_valid(ticket.id, now_us()):
+            raise BadShare("what lets this ticket's holder read is over, or not of this document: ask for another one")
         part = await self._part(ticket, None if prefix is None else key_bytes(prefix))
         await self._store.add_namespace(ticket.capability, part)
         await self._access.adopt(ticket.id, restricted=ticket.restricted, cipher_key=ticket.key, grant=ticket.grant)

@@ -1,9 +1,9 @@
 """SQLAlchemy engines over SQLite, with the settings that the promises of this package rest on.
 
-Write-ahead log with synchronous=FULL: a commit returns after the log was synced, so it survives ``kill -9`` and a power
-cut, and readers go on beside the writer on the snapshot they began with. With synchronous=NORMAL a commit is in the
-log, which the system holds, but not synced: it survives ``kill -9``. The log is synced as a whole, in its order: by the
-next commit under FULL, before a checkpoint and at close, and a power cut takes off its end only.
+Write-ahead log with synchronous=NORMAL: a commit is in the log, which the system holds, and survives ``kill -9``; it
+survives a power cut once the log was synced, which `SQLite.sync` does. The log is synced as a whole, in its order, also
+before a checkpoint and at close, so a power cut takes off its end only. Readers go on beside the writer on the snapshot
+that they began with.
 
 Python's own transaction handling is switched off (``isolation_level = None``): it would commit and begin behind
 SQLAlchemy's back, and SAVEPOINT needs a BEGIN that was really sent.

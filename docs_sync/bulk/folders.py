@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ...blobs import BlobDamaged, FileChanged, NotFound, UnreadableFile
 from ...storage import DiskFull
 from ...storage.errors import from_os_error
 from ...storage.files import parent_fd, rename_new
 from ..doc_entry import Entry
-from ..errors import BadKey, ContentMissing, Undecipherable, UnsafePath
+from ..errors import BadKey, ContentMissing, EmptyValue, Undecipherable, UnsafePath
 from ..model.paths import CONTROL_FOLDER, EMPTY_FILE, TEMPORARY, check_path, is_temporary, path_to_key
 from ..tasks import in_thread
 from .batch import Batch
@@ -249,24 +250,31 @@ async def _read(batch: Batch, folder: Path, found: _Found, prefix: bytes) -> str
     key, place = prefix + path_to_key(found.path), folder / found.path
     try:
         if found.size > SMALL:
-            await batch.set_path(key, place)
+            with await in_thread(_opened, folder, found) as file:
+                await batch.set_path(key, f"/dev/fd/{file.fileno()}")  # whatever has its name by now
             return None
         data = await in_thread(_contents, folder, found)
         if data == EMPTY_FILE:
             return f"{found.path[:80]!r} has the content that stands for an empty file: change it"
         await batch.set(key, data or EMPTY_FILE)
+    except EmptyValue:
+        return f"{found.path[:80]!r} became empty while it was read: add it again when nobody writes to it"
     except (BadKey, UnreadableFile, FileChanged) as error:
-        return str(error)
+        return re.sub(r"/dev/fd/\d+", lambda match: str(place), str(error))
     except OSError as error:
         return f"{found.path[:80]!r} cannot be read: {error.strerror or error}"
     return None
 
 
-def _contents(folder: Path, found: _Found) -> bytes:
+def _opened(folder: Path, found: _Found) -> BinaryIO:
+    """The file, and not what a link leads to that has taken a name on its path since."""
     with parent_fd(folder, found.path) as parent:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-        fd = os.open(found.path.rpartition("/")[2], flags, dir_fd=parent)
-    with os.fdopen(fd, "rb") as file:
+        return os.fdopen(os.open(found.path.rpartition("/")[2], flags, dir_fd=parent), "rb")
+
+
+def _contents(folder: Path, found: _Found) -> bytes:
+    with _opened(folder, found) as file:
         data = file.read(found.size + 1)
     if len(data) != found.size:
         raise FileChanged(f"{folder / found.path} changed while it was read: add it again when nobody writes to it")

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from ...blobs import Hash
-from ...storage import Database, tables
+from ...storage import Database, lock, tables
 from ...storage.prepared import Prepared
 from ...transport import EndpointId
 from ..errors import UnknownDocument
@@ -241,7 +241,12 @@ class ContentStore:
         """Durable on return; `catch_up` applies it to what is there. Raises UnknownDocument."""
         change = sa.update(tables.namespaces).where(_n.namespace == bytes(namespace))
         change = change.values(policy=policy.encode(), contents_from=_FIRST_CLEAR)
-        if not await self._database.write(lambda connection: connection.execute(change).rowcount):
+
+        def job(connection: sa.Connection) -> int:
+            lock(connection, bytes(namespace))
+            return connection.execute(change).rowcount
+
+        if not await self._database.write(job):
             raise UnknownDocument(f"there is no document {namespace} here: join it with a ticket")
 
     async def catch_up(self, namespace: NamespaceId, now_us: int) -> bool:
@@ -256,9 +261,8 @@ class ContentStore:
             return False
         cursor: tuple[bytes | None, bytes] = (None, b"")
 
-        def clear(connection: sa.Connection, policy: bytes | None) -> None:
-            """Forget the next contents that the policy does not want, by the key that is known."""
-            nonlocal cursor
+        def clear(connection: sa.Connection, policy: bytes | None) -> tuple[bytes | None, bytes]:
+            """Forget the next contents that the policy does not want, by the key that is known. How far that is."""
             after = cursor[1] if cursor[0] == policy else b""
             query = sa.select(_c.hash, _c.key).where(_c.namespace == id, _c.hash > after, _c.state == _WANTED)
             rows = connection.execute(query.order_by(_c.hash).limit(PAGE)).all()
@@ -268,23 +272,24 @@ class ContentStore:
                 connection.execute(sa.delete(tables.contents).where(_c.namespace == id, _c.hash.in_(gone)))
             if len(rows) < PAGE:
                 _SEEN.run(connection, {"id": id, "position": 0})
-            cursor = (policy, rows[-1][0] if rows else b"")
+            return policy, rows[-1][0] if rows else b""
 
-        def step(connection: sa.Connection) -> bool:
+        def step(connection: sa.Connection) -> tuple[bool, tuple[bytes | None, bytes]]:
+            lock(connection, id)
             row = _POLICY.first(connection, where)
             if row is None or row[1] is None:
-                return False
+                return False, cursor
             policy, position = row
             if position == _FIRST_CLEAR:
-                clear(connection, policy)
-                return True
+                return True, clear(connection, policy)
             rows = _UNSEEN.all(connection, where | {"after": position, "most": PAGE})
             _note(connection, id, [(hash, size, key) for _, hash, size, key in rows if size], now_us)
             _SEEN.run(connection, {"id": id, "position": rows[-1][0] if len(rows) == PAGE else None})
-            return len(rows) == PAGE
+            return len(rows) == PAGE, cursor
 
-        while await self._database.write(step, durable=False):
-            pass
+        more = True
+        while more:
+            more, cursor = await self._database.write(step, durable=False)
         return True
 
     # What is due.

@@ -491,7 +491,7 @@ class DocsStore:
         """The entries that ``query`` describes, in pages of constant size."""
         walk = Walk(bytes(namespace), query)
         while not walk.done:
-            for entry in await self._database.read(walk.read):
+            for entry in await walk.next(self._database):
                 yield entry
 
     async def count(self, namespace: NamespaceId, query: Query) -> int:
@@ -499,7 +499,7 @@ class DocsStore:
         if not query.is_plain:
             walk, count = Walk(bytes(namespace), query), 0
             while not walk.done:
-                count += len(await self._database.read(walk.read))
+                count += len(await walk.next(self._database))
             return count
         return await self._database.read(lambda connection: count_entries(connection, bytes(namespace), query))
 

@@ -18,12 +18,13 @@ hash is the newest, then the one of the larger author, whatever the direction.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from ...storage import tables
+from ...storage import Database, tables
 from ..errors import BadQuery
 from ..model.entry import SignedEntry
 from ..model.put import prefix_end
@@ -84,7 +85,7 @@ class Query:
 
 
 class Walk:
-    """A query on its way: `read` until `done`. One read at a time, each with any connection."""
+    """A query on its way: `next` until `done`, one at a time."""
 
     def __init__(self, namespace: bytes, query: Query) -> None:
         self.done = query.is_empty
@@ -97,8 +98,20 @@ class Walk:
         self._seen: bytes | None = None  # the author that was read last
         self._best: SignedEntry | None = None  # the newest so far of the key that is being read
 
-    def read(self, connection: sa.Connection) -> list[SignedEntry]:
+    async def next(self, database: Database) -> list[SignedEntry]:
         """The next entries. Of bounded cost, so it may be empty before the end."""
+
+        def read(connection: sa.Connection) -> tuple[list[SignedEntry], dict[str, Any]]:
+            ahead = copy(self)  # where the store is shared this may be run again, and has to begin where it began
+            ahead._authors = list(self._authors)
+            return ahead.read(connection), vars(ahead)
+
+        found, state = await database.read(read)
+        vars(self).update(state)
+        return found
+
+    def read(self, connection: sa.Connection) -> list[SignedEntry]:
+        """`next`, in the database's thread; once only."""
         if self.done:
             return []
         query = self._query

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import SystemRandom
 from typing import TypeVar
@@ -48,6 +49,7 @@ WRITE_TIMEOUT = 60.0  # seconds for the peer to take one of ours
 CLOSE_TIMEOUT = 10.0
 PATIENCE = 120.0  # seconds that a peer may have kept a session waiting when nothing moves; it grows back with
 MIN_RATE = 16_384  # bytes a second
+LINE_TIMEOUT = 180.0  # seconds until others have received and stored their large messages
 LARGE_TURN = 20.0  # seconds for which a large message goes on coming while others wait to receive theirs
 FRUITLESS_ROUNDS = 256  # messages in a row that brought nothing here; 64 splits in two are 128
 ENOUGH_SENT = 64  # entries that we send in a message for it not to count: who asks for few again and again gets nowhere
@@ -96,38 +98,43 @@ class FrameReader:
         self._in_line = 0
         self._line_since = 0.0
 
-    async def read(self, stream: BiStream, pace: Pace, limit: int) -> SyncMessage | None:
-        """The next message, None at the end of the peer's half. Raises DecodeError, TimeoutError."""
+    @asynccontextmanager
+    async def next(self, stream: BiStream, pace: Pace, limit: int) -> AsyncGenerator[SyncMessage | None, None]:
+        """The next message, None at the end of the peer's half. Raises DecodeError, TimeoutError.
+
+        While the block lasts, a large message is the only one in memory.
+        """
         head = await pace.wait(stream.recv.read(4), FRAME_TIMEOUT)
         if not head:
-            return None
+            yield None
+            return
         head += await pace.wait(stream.recv.read_exactly(4 - len(head)), STALL_TIMEOUT)
         size = int.from_bytes(head, "big")
         if size > limit:
             raise MessageTooLarge(size, limit)
         if size <= SMALL_FRAME:
-            return await self._store.decode(await _payload(stream.recv, size, pace))
+            yield await self._store.decode(await _payload(stream.recv, size, pace))
+            return
         await self._stand_in_line()
         try:
             began = _now()
-            payload = await _payload(stream.recv, size, pace, lambda: self._check_turn(began))
-            return await self._store.decode(payload)
+            yield await self._store.decode(await _payload(stream.recv, size, pace, lambda: self._check_turn(began)))
         finally:
             self._large.release()
 
     async def read_init(self, stream: BiStream, pace: Pace) -> Init:
-        """What begins a sync. Raises SyncViolation for anything else, and as `read`."""
-        message = await self.read(stream, pace, MAX_INIT)
-        if not isinstance(message, Init):
-            raise SyncViolation("the peer began a sync without saying of what")
-        return message
+        """What begins a sync. Raises SyncViolation for anything else, and as `next`."""
+        async with self.next(stream, pace, MAX_INIT) as message:
+            if not isinstance(message, Init):
+                raise SyncViolation("the peer began a sync without saying of what")
+            return message
 
     async def _stand_in_line(self) -> None:
         if not self._in_line:
             self._line_since = _now()
         self._in_line += 1
         try:
-            async with asyncio.timeout(FRAME_TIMEOUT):
+            async with asyncio.timeout(LINE_TIMEOUT):
                 await self._large.acquire()
         finally:
             self._in_line -= 1
@@ -221,19 +228,25 @@ class SyncSession:
 
     async def _alternate(self) -> None:
         most = MAX_FRAME if self._check_key is None else SMALL_FRAME  # tidings peers cut theirs
-        while (received := await self._frames.read(self._stream, self._pace, most)) is not None:
-            match received:
-                case Sync(message):
-                    pass
-                case Check(message):
-                    self._take_check(message)
-                case Abort(reason):
-                    what = reason.name.lower().replace("_", " ")
-                    raise SyncRefused(f"the peer does not sync document {self._namespace.short()}: {what}", reason)
-                case Init():
-                    raise SyncViolation("the peer began the same sync twice")
-            if not await self._step(message):
-                return
+        while True:
+            async with self._frames.next(self._stream, self._pace, most) as received:
+                if received is None or not await self._take(received):
+                    return
+
+    async def _take(self, received: SyncMessage) -> bool:
+        """False at the end of our half."""
+        match received:
+            case Sync(message):
+                return await self._step(message)
+            case Check(message):
+                self._take_check(message)
+                # Where entries were refused, what differs by that would differ again.
+                return not self.tally.rejected and await self._step(message)
+            case Abort(reason):
+                what = reason.name.lower().replace("_", " ")
+                raise SyncRefused(f"the peer does not sync document {self._namespace.short()}: {what}", reason)
+            case Init():
+                raise SyncViolation("the peer began the same sync twice")
 
     def _refuse_lists(self, message: Message) -> None:
         if self._check_key is None and any(isinstance(part, RangeList | RangeWant) for part in message):

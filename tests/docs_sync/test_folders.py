@@ -173,3 +173,28 @@ async def test_cancelled_anywhere(doc, tmp_path):
             assert all(data == b"x" * 100 and "tmp" not in name for name, data in tree(out).items())
     await doc.export_folder(out, replace=True)
     assert len(tree(out)) == 60
+
+
+async def test_files_that_are_swapped_after_they_were_listed(doc, tmp_path, monkeypatch):
+    secret, source = tmp_path / "secret", tmp_path / "source"
+    secret.write_bytes(bytes(100_000))
+    source.mkdir()
+    for name in ("linked", "emptied", "replaced"):
+        (source / name).write_bytes(b"x" * 50_000)
+    some = folders._some
+
+    async def swapping(files):
+        async for each in some(files):
+            path = source / each.path
+            path.unlink()
+            if each.path == "linked":
+                path.symlink_to(secret)
+            else:
+                path.write_bytes(b"" if each.path == "emptied" else b"y" * 60_000)
+            yield each
+
+    monkeypatch.setattr(folders, "_some", swapping)
+    done = await doc.import_folder(source)
+    assert (done.files, done.skipped) == (1, 2)
+    assert await contents(doc) == {b"replaced\0": b"y" * 60_000}
+    assert not any("/dev/fd" in told.skipped for told in done.told)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync.model.entry import Record, sign_entry
 from tidings.docs_sync.model.keyed import KeyedRange, derive_key
-from tidings.docs_sync.model.messages import Check, encode_sync
+from tidings.docs_sync.model.messages import Check, Sync, encode_sync
 from tidings.docs_sync.model.native_messages import (
     MAX_DIGESTS,
     MAX_NEWS,
@@ -36,7 +36,7 @@ from tidings.docs_sync.model.native_messages import (
     encode_request,
 )
 from tidings.docs_sync.model.ranges import IdRange
-from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, Summary, Value
+from tidings.docs_sync.model.reconcile import ContentStatus, RangeFingerprint, RangeList, RangeWant, Summary, Value
 from tidings.docs_sync.model.validity import MAX_KEY_SIZE
 from tidings.transport.errors import DecodeError
 
@@ -236,6 +236,9 @@ OURS = {
     "news, again": encode_news(SyncAgain()),
     "check, the whole of the document, fingerprint 06 32 times": encode_sync(
         Check([RangeFingerprint(WHOLE, b"\6" * 32)])
+    ),
+    "sync, the list of two entries, and the wish for one of them": encode_sync(
+        Sync([RangeList(WHOLE, b"\7" * 8 + b"\x08" * 8), RangeWant(WHOLE, b"\x08" * 8)])
     ),
     "key of the second check": KEY,
     "keyed fingerprint of two entries whose own are 09 and 08 32 times": KeyedRange(TwoEntries(), KEY)

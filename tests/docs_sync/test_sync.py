@@ -103,8 +103,13 @@ def session(store: DocsStore, stream: BiStream) -> SyncSession:
     return SyncSession(store, FrameReader(store), ID, stream, on_stored)
 
 
+async def read(frames: FrameReader, stream: BiStream, pace: Pace | None = None):
+    async with frames.next(stream, pace or Pace(), sync.MAX_FRAME) as message:
+        return message
+
+
 async def serve(store: DocsStore, stream: BiStream) -> SyncSession:
-    init = await FrameReader(store).read(stream, Pace(), sync.MAX_FRAME)
+    init = await read(FrameReader(store), stream)
     assert isinstance(init, Init)
     serving = session(store, stream)
     await serving.accept(init)
@@ -133,7 +138,7 @@ async def test_a_refused_dial() -> None:
         ours, remote = stream_pair()
 
         async def acceptor() -> None:
-            await FrameReader(b).read(remote, Pace(), sync.MAX_FRAME)
+            await read(FrameReader(b), remote)
             await refuse(b, remote, AbortReason.ALREADY_SYNCING)
 
         serving = asyncio.ensure_future(acceptor())
@@ -246,7 +251,7 @@ async def test_a_peer_that_sends_slowly_for_ever_is_given_up(reader, monkeypatch
     ours, remote = stream_pair()
     sending = asyncio.ensure_future(trickle(remote, LONG, 1, 0.01))
     with pytest.raises(TimeoutError):
-        await reader.read(ours, Pace(), sync.MAX_FRAME)
+        await read(reader, ours)
     sending.cancel()
 
 
@@ -255,7 +260,7 @@ async def test_a_slow_peer_is_waited_for_as_long_as_bytes_come(reader, monkeypat
     monkeypatch.setattr(sync, "MIN_RATE", len(LONG) / 4)
     ours, remote = stream_pair()
     sending = asyncio.ensure_future(trickle(remote, LONG, len(LONG) // 40, 0.03))  # 1.2 s in all
-    assert isinstance(await reader.read(ours, Pace(), sync.MAX_FRAME), Sync)
+    assert isinstance(await read(reader, ours), Sync)
     await sending
 
 
@@ -267,7 +272,7 @@ async def test_short_waits_add_up(reader, monkeypatch: pytest.MonkeyPatch) -> No
     sending = asyncio.ensure_future(trickle(remote, short * 100, len(short), 0.03))
     pace, count = Pace(), 0
     with pytest.raises(TimeoutError):
-        while await reader.read(ours, pace, sync.MAX_FRAME):
+        while await read(reader, ours, pace):
             count += 1
     assert 0 < count < 50
     sending.cancel()
@@ -278,15 +283,28 @@ async def test_a_slow_large_message_makes_room_for_others(reader, monkeypatch: p
     monkeypatch.setattr(sync, "LARGE_TURN", 0.1)
     slow, slow_remote = stream_pair()
     sending = asyncio.ensure_future(trickle(slow_remote, LONG, 5, 0.005))
-    holding = asyncio.ensure_future(reader.read(slow, Pace(), sync.MAX_FRAME))
+    holding = asyncio.ensure_future(read(reader, slow))
     await asyncio.sleep(0.3)
     assert not holding.done()  # nobody else wants it
     quick, quick_remote = stream_pair()
     await quick_remote.send.write(LONG)
-    assert isinstance(await asyncio.wait_for(reader.read(quick, Pace(), sync.MAX_FRAME), 10), Sync)
+    assert isinstance(await asyncio.wait_for(read(reader, quick), 10), Sync)
     with pytest.raises(TimeoutError, match="others waited"):
         await holding
     sending.cancel()
+
+
+async def test_one_large_message_is_in_memory_at_a_time(reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "SMALL_FRAME", 100)
+    (one, first), (other, second) = stream_pair(), stream_pair()
+    await first.send.write(LONG)
+    await second.send.write(LONG)
+    async with reader.next(one, Pace(), sync.MAX_FRAME) as message:
+        assert isinstance(message, Sync)
+        waiting = asyncio.ensure_future(read(reader, other))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    assert isinstance(await asyncio.wait_for(waiting, 10), Sync)
 
 
 async def test_bytes_that_bring_nothing_buy_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
