@@ -221,8 +221,8 @@ def _write_message(out: Writer, parts: Message) -> None:
 
 
 def _read_message(data: Reader) -> list[Part]:
-    # The smallest part: a discriminant, two bounds, no values, a flag.
-    return [_read_part(data) for _ in range(data.count(MAX_PARTS, each=2 * (1 + MIN_ID_SIZE) + 3))]
+    # The smallest part: a discriminant, two bounds, an empty list.
+    return [_read_part(data) for _ in range(data.count(MAX_PARTS, each=2 * (1 + MIN_ID_SIZE) + 2))]
 
 
 def _read_part(data: Reader) -> Part:
