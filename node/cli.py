@@ -101,6 +101,18 @@ def chat(
 
 
 @app.command()
+def relay(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="TOML file, with the names of the Rust relay's.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Without a file: where, plain and for everyone.")] = None,
+) -> None:
+    """Pass datagrams between endpoints that cannot reach each other, until Ctrl-C. No node is opened."""
+    from .relay_command import serve_relay
+
+    run(lambda: serve_relay(context.obj.output, config, listen))
+
+
+@app.command()
 def demo(
     context: typer.Context,
     files: Annotated[int, typer.Option(help="How many files of the Python standard library to sync.", min=10)] = 300,

@@ -27,6 +27,7 @@ def limits_of(page, package):
     ("package", "module", "name", "numbers"),
     [
         *limits_of("transport.md", "transport"),
+        *limits_of("relay.md", "transport"),
         *limits_of("documents.md", "docs_sync"),
         *limits_of("protocol.md", "docs_sync"),
         *limits_of("access.md", "docs_sync"),

@@ -22,6 +22,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -142,6 +143,11 @@ def test_json_is_json(block):
         json.loads(line)
 
 
+@every("toml")
+def test_toml_is_toml(block):
+    tomllib.loads(block.text)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links_lead_somewhere(page):
     source = FENCE.sub("", page.read_text())
@@ -161,5 +167,5 @@ def headings(page):
 
 
 def test_every_fence_is_of_a_kind_that_is_checked():
-    known = {"python", "python no-run", "console", "console run", "json", "text", ""}
+    known = {"python", "python no-run", "console", "console run", "json", "text", "toml", ""}
     assert {block.info for block in BLOCKS} <= known

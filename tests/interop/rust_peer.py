@@ -17,7 +17,7 @@ import time
 class Iroh:
     """An endpoint of the ``iroh`` package: connections, streams, datagrams."""
 
-    async def start(self, alpns, secret=None, fast_copy=False):
+    async def start(self, alpns, secret=None, fast_copy=False, relay=None):
         import iroh
 
         if fast_copy:
@@ -27,7 +27,7 @@ class Iroh:
         options = iroh.EndpointOptions(
             preset=iroh.preset_minimal(),
             alpns=[bytes.fromhex(alpn) for alpn in alpns],
-            relay_mode=iroh.RelayMode.disabled(),
+            relay_mode=iroh.RelayMode.custom_from_urls([relay]) if relay else iroh.RelayMode.disabled(),
             bind_addr="127.0.0.1:0",
             secret_key=bytes.fromhex(secret) if secret else os.urandom(32),
         )
@@ -44,8 +44,12 @@ class Iroh:
         incoming = await self.endpoint.accept_next()
         return self._keep(await (await incoming.accept()).connect())
 
-    async def connect(self, peer, addrs, alpn):
-        addr = self.iroh.EndpointAddr(self.iroh.EndpointId.from_bytes(bytes.fromhex(peer)), None, addrs)
+    async def online(self):
+        """Wait until the home relay is connected."""
+        await self.endpoint.online()
+
+    async def connect(self, peer, addrs, alpn, relay=None):
+        addr = self.iroh.EndpointAddr(self.iroh.EndpointId.from_bytes(bytes.fromhex(peer)), relay, addrs)
         return self._keep(await self.endpoint.connect(addr, bytes.fromhex(alpn)))
 
     async def open_bi(self, connection):

@@ -1,0 +1,7 @@
+"""Relays: how two endpoints reach each other where no packet gets from the one to the other directly."""
+
+from __future__ import annotations
+
+from .client import RelayClient, RelayStatus
+
+__all__ = ["RelayClient", "RelayStatus"]
