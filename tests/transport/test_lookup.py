@@ -1,5 +1,5 @@
 from tidings.transport import EndpointAddr, EndpointId, IpAddr, MemoryLookup
-from tidings.transport.lookup import MAX_ADDRESSES, MAX_PEERS
+from tidings.transport.lookup.memory import MAX_ADDRESSES, MAX_PEERS
 
 A = EndpointId(bytes(32))
 

@@ -1,15 +1,11 @@
-"""From an endpoint's id to the places where it may be.
-
-An address that a lookup gives is a hint: whatever answers there must hold the key. Here is the lookup that every
-endpoint has, in memory: filled by tickets, by the program, and by what protocols learn from peers.
-"""
+"""The lookup that every endpoint has: filled by tickets, by the program, and by what protocols learn from peers."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-from .addr import EndpointAddr, TransportAddr
-from .keys import EndpointId
+from ..addr import EndpointAddr, TransportAddr
+from ..keys import EndpointId
 
 __all__ = ["MemoryLookup"]
 

@@ -1,0 +1,10 @@
+"""From an endpoint's id to the places where it may be.
+
+An address that a lookup gives is a hint: whatever answers there must hold the key.
+"""
+
+from __future__ import annotations
+
+from .memory import MemoryLookup
+
+__all__ = ["MemoryLookup"]
