@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from ...storage import tables
+from ...storage import lock, tables
 from ...storage.prepared import Prepared
 from ..model.reconcile import ENTRY_OVERHEAD, Value
 from .rows import arrivals
@@ -37,6 +37,7 @@ _TRIM = Prepared(sa.delete(tables.agreed).where(_g.namespace == sa.bindparam("na
 
 def agree(connection: sa.Connection, namespace: bytes, peer: bytes) -> None:
     """What is here now is at the peer, too."""
+    lock(connection, namespace)
     where = {"namespace": namespace, "peer": peer}
     known = _SEQ.first(connection, where)
     (last,) = _LAST.first(connection, where)

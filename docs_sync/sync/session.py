@@ -15,11 +15,12 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from random import SystemRandom
 from typing import TypeVar
 
+from ...errors import StoreError
 from ...transport import BiStream, EndpointId, RecvStream, frame
 from ...transport.errors import ConnectionClosed, DecodeError
 from ..access.control import RECHECK
@@ -224,7 +225,8 @@ class SyncSession:
     async def _end(self) -> None:
         await close(self._stream, kept=self._check_key is not None)
         if self._agreed is not None and not self.tally.rejected:
-            await self._store.agree(self._namespace, self._agreed)
+            with suppress(StoreError):  # the disk is full: the sync itself went well
+                await self._store.agree(self._namespace, self._agreed)
 
     async def _alternate(self) -> None:
         most = MAX_FRAME if self._check_key is None else SMALL_FRAME  # tidings peers cut theirs

@@ -6,7 +6,7 @@ from native_net import ID, pair, peer, run, signed, until
 from tidings.docs_sync.model.reconcile import RangeFingerprint, RangeItems
 from tidings.docs_sync.store import agreed
 from tidings.docs_sync.store.documents import DocsStore
-from tidings.storage import tables
+from tidings.storage import DiskFull, tables
 
 
 @pytest.fixture
@@ -138,6 +138,16 @@ async def test_only_so_many_peers_are_kept_and_none_of_a_dropped_document():
         assert len(kept) == agreed.MOST_PEERS and peers[2] not in kept and peers[-1] in kept
         await a.store.drop(ID)
         assert await rows(a) == []
+
+
+async def test_a_note_that_cannot_be_kept_costs_no_sync(monkeypatch):
+    async def full(self, namespace, peer):
+        raise DiskFull("no space left")
+
+    monkeypatch.setattr(DocsStore, "agree", full)
+    async with pair() as (a, b):
+        await a.store.insert(ID, run(0, 10))
+        assert await sync(a, b) == (10, 0)
 
 
 async def rows(peer):
