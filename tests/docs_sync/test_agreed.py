@@ -1,12 +1,14 @@
 """A sync with a peer that had the same entries once begins with what arrived since (`store.agreed`)."""
 
+import asyncio
+
 import pytest
 import sqlalchemy as sa
-from native_net import ID, pair, peer, run, signed, until
+from native_net import ID, WRITER, pair, peer, run, signed, until
 from tidings.docs_sync.model.reconcile import RangeFingerprint, RangeItems
 from tidings.docs_sync.store import agreed
 from tidings.docs_sync.store.documents import DocsStore
-from tidings.storage import DiskFull, tables
+from tidings.storage import Database, DiskFull, tables
 
 
 @pytest.fixture
@@ -148,6 +150,25 @@ async def test_a_note_that_cannot_be_kept_costs_no_sync(monkeypatch):
     async with pair() as (a, b):
         await a.store.insert(ID, run(0, 10))
         assert await sync(a, b) == (10, 0)
+
+
+async def test_two_processes_of_one_database_note_the_same(postgres_url):
+    one, other = await Database.open(postgres_url), await Database.open(postgres_url)
+    stores = DocsStore(one), DocsStore(other)
+    peers = [bytes([n]) * 32 for n in range(5)]
+    try:
+        await stores[0].add_namespace(WRITER)
+        await stores[0].insert(ID, run(0, 10))
+        for _ in range(2):
+            await asyncio.gather(*(store.agree(ID, peer) for peer in peers for store in stores))
+        await stores[1].insert(ID, run(10, 2))
+        message = await stores[0].initial_message(ID, peer=peers[3])
+        assert [len(part.values) for part in message if isinstance(part, RangeItems)] == [2]
+        query = sa.select(tables.agreed.c.peer)
+        assert len(await one.read(lambda connection: connection.execute(query).all())) == 5
+    finally:
+        for each in (*stores, one, other):
+            await each.aclose()
 
 
 async def rows(peer):
