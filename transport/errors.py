@@ -2,7 +2,7 @@
 
 UsageError    InvalidKey  InvalidAddress  InvalidTicket  DatagramTooLarge  EndpointClosed
 PeerError     DecodeError  StreamReset  StreamStopped  WrongIdentity  ProtocolRefused  IdentityRefused
-NetworkError  Unreachable  ConnectionClosed
+NetworkError  Unreachable (LookupFailed)  ConnectionClosed
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "InvalidAddress",
     "InvalidKey",
     "InvalidTicket",
+    "LookupFailed",
     "ProtocolRefused",
     "StreamReset",
     "StreamStopped",
@@ -82,6 +83,10 @@ class IdentityRefused(PeerError):
 
 class Unreachable(NetworkError):
     """No address of the peer answered in time, or none is known."""
+
+
+class LookupFailed(Unreachable):
+    """No lookup service said where the peer is."""
 
 
 class ConnectionClosed(NetworkError):
