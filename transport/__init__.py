@@ -10,7 +10,7 @@ from .connection import Connection
 from .endpoint import Endpoint
 from .framing import frame, read_frame
 from .keys import EndpointId, PublicKey, SecretKey
-from .lookup import MemoryLookup
+from .lookup import Lookup, MemoryLookup, Record
 from .paths import PathInfo
 from .router import Handler, Router
 from .stream import BiStream, RecvStream, SendStream
@@ -26,9 +26,11 @@ __all__ = [
     "EndpointTicket",
     "Handler",
     "IpAddr",
+    "Lookup",
     "MemoryLookup",
     "PathInfo",
     "PublicKey",
+    "Record",
     "RecvStream",
     "RelayUrl",
     "Router",

@@ -1,13 +1,15 @@
 """Dialling: several addresses, one key, the first that proves it wins (RFC 8305, "happy eyeballs").
 
 Attempts start 250 ms apart, or at once when the one before has failed, IPv6 and IPv4 in turn. Each is a handshake of
-its own, so that an impostor or a stale address costs one attempt and never the dial.
+its own, so that an impostor or a stale address costs one attempt and never the dial. Addresses that lookups find while
+it goes on are tried in their turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from itertools import chain, zip_longest
 
 from .addr import IpAddr
@@ -39,27 +41,47 @@ def dial_order(addrs: Sequence[IpAddr]) -> list[IpAddr]:
 
 
 async def dial(
-    driver: Driver, id: EndpointId, alpns: Sequence[bytes], addrs: Sequence[IpAddr], timeout: float
+    driver: Driver,
+    id: EndpointId,
+    alpns: Sequence[bytes],
+    addrs: Sequence[IpAddr],
+    timeout: float,
+    more: AsyncGenerator[Sequence[IpAddr], None] | None = None,
 ) -> Connection:
     """An established connection to ``id`` within ``timeout`` seconds; raises the most telling error of all attempts.
 
-    ``alpns`` are offered together.
+    ``alpns`` are offered together. ``more`` gives further addresses; that it fails counts where there was no other. It
+    is closed at the end.
     """
     order = dial_order(addrs)
     attempts: list[asyncio.Task[Connection]] = []
     winner: asyncio.Task[Connection] | None = None
+    learnt = asyncio.Event()
+    learning = None if more is None else asyncio.create_task(_learn(more, order, learnt), name=f"learn {id.short()}")
     try:
         async with asyncio.timeout(timeout):
-            for addr in order:
-                name = f"dial {id.short()} at {addr}"
-                attempts.append(asyncio.create_task(_attempt(driver, id, alpns, addr), name=name))
-                last = len(attempts) == len(order)
-                if (winner := await _first_success(attempts, None if last else ATTEMPT_DELAY)) is not None:
+            while winner is None:
+                if len(attempts) < len(order):
+                    addr = order[len(attempts)]
+                    name = f"dial {id.short()} at {addr}"
+                    attempts.append(asyncio.create_task(_attempt(driver, id, alpns, addr), name=name))
+                    last = len(attempts) == len(order) and (learning is None or learning.done())
+                    winner = await _first_success(attempts, None if last else ATTEMPT_DELAY)
+                elif learning is not None and not learning.done():
+                    learnt.clear()
+                    winner = await _first_success_or(attempts, learning, learnt)
+                else:
+                    winner = await _first_success(attempts, None)
                     break
     except TimeoutError:
         pass  # what failed before may still say more than the silence of the rest
     finally:
         failed = [error for task in attempts if task.done() and (error := task.exception()) is not None]
+        if learning is not None:
+            learning.cancel()
+            (end,) = await asyncio.gather(learning, return_exceptions=True)
+            if isinstance(end, DialError):
+                failed.append(end)
         await _drop_losers(attempts, winner)
     if winner is not None:
         return winner.result()
@@ -67,7 +89,36 @@ async def dial(
     if silent:
         places = ", ".join(map(str, order))
         failed.append(Unreachable(f"{id.short()} did not answer within {timeout:g} s at {places}"))
+    if not failed:
+        failed.append(Unreachable(f"no lookup named an address of {id.short()} that can be reached from here"))
     raise min(failed, key=_telling)
+
+
+async def _learn(more: AsyncGenerator[Sequence[IpAddr], None], order: list[IpAddr], learnt: asyncio.Event) -> None:
+    """Put further addresses behind those of ``order``, as they are found."""
+    async with aclosing(more):
+        async for addrs in more:
+            fresh = [addr for addr in dial_order(addrs) if addr not in order]
+            order += fresh[: MAX_ATTEMPTS - len(order)]
+            learnt.set()
+
+
+async def _first_success_or(
+    attempts: list[asyncio.Task[Connection]], learning: asyncio.Task[None], learnt: asyncio.Event
+) -> asyncio.Task[Connection] | None:
+    """The first attempt that succeeds; None when there is another address, or no further one will come."""
+    waiting = asyncio.create_task(learnt.wait())
+    try:
+        while True:
+            for task in attempts:
+                if task.done() and task.exception() is None:
+                    return task
+            if waiting.done() or learning.done():
+                return None
+            pending = [task for task in attempts if not task.done()]
+            await asyncio.wait([*pending, waiting, learning], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 async def _first_success(

@@ -10,7 +10,8 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 import ifaddr
 
@@ -22,6 +23,7 @@ from .driver import Driver
 from .errors import EndpointClosed, InvalidAddress, Unreachable
 from .keys import EndpointId, SecretKey
 from .lookup import MemoryLookup
+from .lookup.service import Lookup, resolve
 from .opening import Opening
 from .udp import UdpSocket
 
@@ -39,8 +41,9 @@ MAX_ALPN = 255
 class Endpoint:
     """Made by `Endpoint.bind`. Dials peers by their key and accepts those who dial ours."""
 
-    def __init__(self, secret: SecretKey, sockets: Sequence[UdpSocket]) -> None:
+    def __init__(self, secret: SecretKey, sockets: Sequence[UdpSocket], services: Sequence[Lookup] = ()) -> None:
         self._secret = secret
+        self._services = services
         self._closed = False
         self._incoming: deque[Connection] = deque()
         self._arrived = asyncio.Event()
@@ -49,20 +52,25 @@ class Endpoint:
 
     @classmethod
     def bind(
-        cls, *, secret_key: SecretKey | None = None, alpns: Sequence[bytes] = (), bind: Sequence[str] = ANY
+        cls,
+        *,
+        secret_key: SecretKey | None = None,
+        alpns: Sequence[bytes] = (),
+        bind: Sequence[str] = ANY,
+        lookup: Sequence[Lookup] = (),
     ) -> Opening[Endpoint]:
         """Open the sockets; ``await`` it, or use it with ``async with``.
 
         ``secret_key`` is the identity, a new one unless given. ``alpns`` are the protocols accepted; without any the
         endpoint only dials. ``bind`` are ``address:port`` texts, at most one for each family; port 0 takes a free one.
-        By default both families are bound, IPv6 where the machine has it. Raises InvalidAddress where an address
-        cannot be bound.
+        By default both families are bound, IPv6 where the machine has it. ``lookup`` are services that say where an
+        id is, beside the endpoint's own memory. Raises InvalidAddress where an address cannot be bound.
         """
         secret = secret_key or SecretKey.generate()
-        protocols, places = _check_alpns(alpns), tuple(bind)
+        protocols, places, services = _check_alpns(alpns), tuple(bind), tuple(lookup)
 
         async def open() -> Endpoint:
-            endpoint = cls(secret, _open_sockets(places))
+            endpoint = cls(secret, _open_sockets(places), services)
             if protocols:
                 endpoint.set_alpns(protocols)
             return endpoint
@@ -101,7 +109,7 @@ class Endpoint:
     ) -> Connection:
         """Dial a key; returns once the peer has proved it and has accepted ours.
 
-        ``target`` is an id (also as text) whose addresses the lookup knows, or an address. ``others`` are protocols
+        ``target`` is an id (also as text) whose addresses the lookups know, or an address. ``others`` are protocols
         that will do as well: the peer picks one in the same handshake, and `Connection.alpn` says which. Raises
         Unreachable (nobody there, or no address known), WrongIdentity (somebody else is there), ProtocolRefused (it
         speaks none of them), IdentityRefused (it does not want us), UsageError.
@@ -115,17 +123,26 @@ class Endpoint:
             raise UsageError("this is the endpoint's own id: an endpoint cannot dial itself")
         known = self.lookup.get(wanted.id)
         addrs = list(dict.fromkeys([*wanted.direct, *(known.direct if known else ())]))
-        usable = [addr for addr in addrs if addr.port and self._driver.has_family(addr.ip.version)]
-        if not usable:
+        usable = self._usable(addrs)
+        if not usable and not self._services:
             hint = "none of its addresses can be reached from here" if addrs else "no address of it is known"
             raise Unreachable(f"{hint}: {wanted.id}. Ask for a ticket, or add an address to the lookup")
         try:
-            connection = await dial(self._driver, wanted.id, alpns, usable, timeout)
+            more = self._look_up(wanted.id) if self._services else None
+            connection = await dial(self._driver, wanted.id, alpns, usable, timeout, more)
         except Unreachable:
             self._check_open()  # closed while it dialled: nothing wrong with the peer
             raise
         self._remember_path(connection)
         return connection
+
+    async def _look_up(self, id: EndpointId) -> AsyncGenerator[Sequence[IpAddr], None]:
+        async with aclosing(resolve(self._services, id)) as records:
+            async for record in records:
+                yield self._usable(record.addr.direct)
+
+    def _usable(self, addrs: Sequence[IpAddr]) -> list[IpAddr]:
+        return [addr for addr in addrs if addr.port and self._driver.has_family(addr.ip.version)]
 
     async def incoming(self) -> AsyncIterator[Connection]:
         """Connections that others make, for ever; ends when the endpoint closes. Use one iterator at a time."""

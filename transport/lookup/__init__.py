@@ -6,5 +6,7 @@ An address that a lookup gives is a hint: whatever answers there must hold the k
 from __future__ import annotations
 
 from .memory import MemoryLookup
+from .records import Record
+from .service import Lookup
 
-__all__ = ["MemoryLookup"]
+__all__ = ["Lookup", "MemoryLookup", "Record"]
