@@ -21,7 +21,7 @@ __all__ = ["Ended", "Rank", "Request", "Wanted", "WantedContents", "retry_delay"
 WINDOW = 4096  # contents in memory, those somebody waits for aside: about 3 MB
 WINDOW_OF_DOCUMENT = 1536  # of them of one document, that others have their turn; three full requests
 MAX_PROVIDERS = 8  # remembered of each content, the latest announcers
-MAX_TRIED = 8  # peers asked in one attempt
+MAX_TRIED = 8  # peers asked in one attempt, announcers aside; the next attempt asks the next ones
 REQUESTS = 8  # at once
 URGENT_REQUESTS = 4  # besides, for what somebody waits for
 REQUESTS_OF_PEER = 4
@@ -53,6 +53,7 @@ class Wanted:
     providers: dict[bytes, None] = field(default_factory=dict)
     tried: dict[bytes, str] = field(default_factory=dict)
     busy: bool = False  # asked for, or settling
+    announced: bool = False  # by a peer, since the attempt ended
 
 
 class Request(NamedTuple):
@@ -133,6 +134,7 @@ class WantedContents:
             wanted.providers.pop(provider, None)
             wanted.providers[provider] = None
             wanted.tried.pop(provider, None)  # it says that it has it now
+            wanted.announced = True
         while len(wanted.providers) > MAX_PROVIDERS:
             del wanted.providers[next(iter(wanted.providers))]
         if rank < wanted.rank:
@@ -238,7 +240,7 @@ class WantedContents:
     def settled(self, ended: Iterable[Ended]) -> None:
         """The store knows. What a further peer announced meanwhile is ready again."""
         for wanted, _, error in ended:
-            if error is not None and wanted.documents and wanted.providers.keys() - wanted.tried.keys():
+            if error is not None and wanted.documents and wanted.announced:
                 wanted.documents = {document: attempts + 1 for document, attempts in wanted.documents.items()}
                 self._back([wanted])
             else:
@@ -269,14 +271,17 @@ class WantedContents:
         return None
 
     def _candidates(self, wanted: Wanted, known: dict[bytes, list[bytes]]) -> list[bytes]:
+        peers = [peer for peer in reversed(wanted.providers) if peer not in wanted.tried]
         if len(wanted.tried) >= MAX_TRIED:
-            return []
-        peers = dict.fromkeys(reversed(wanted.providers))
-        for document in wanted.documents:
+            return peers
+        others: dict[bytes, None] = {}
+        for document, attempts in wanted.documents.items():
             if document not in known:
                 known[document] = list(dict.fromkeys(self._peers_of(document)))
-            peers |= dict.fromkeys(known[document])
-        return [peer for peer in peers if peer not in wanted.tried]
+            found = known[document]
+            first = attempts * MAX_TRIED % len(found) if len(found) > MAX_TRIED else 0
+            others |= dict.fromkeys([*found[first:], *found[:first]])
+        return [*peers, *(peer for peer in others if peer not in wanted.tried and peer not in wanted.providers)]
 
     @staticmethod
     def _may_have(peer: bytes, wanted: Wanted, known: dict[bytes, list[bytes]]) -> bool:
@@ -325,7 +330,7 @@ class WantedContents:
 
     def _finish(self, wanted: Wanted, peer: bytes | None, error: str | None) -> None:
         self._ready[wanted.rank].pop(wanted.hash, None)
-        wanted.busy = True
+        wanted.busy, wanted.announced = True, False
         self._ended.append(Ended(wanted, peer, error))
 
     def _forget(self, wanted: Wanted) -> None:

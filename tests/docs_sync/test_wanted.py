@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.docs_sync.contents import wanted as module
-from tidings.docs_sync.contents.wanted import Rank, WantedContents, retry_delay
+from tidings.docs_sync.contents.wanted import MAX_TRIED, Rank, WantedContents, retry_delay
 
 DOC, OTHER = b"d" * 32, b"e" * 32
 A, B = b"a" * 32, b"b" * 32
@@ -99,6 +99,53 @@ def test_an_announcement_during_the_last_failure_counts(contents: WantedContents
     again = contents.take(0.0)
     assert again is not None
     assert (again.peer, again.contents[0].documents) == (B, {DOC: 1})
+
+
+def attempt(contents: WantedContents, now: float = 0.0) -> list[bytes]:
+    """Who is asked until the attempt for the one content of the window is over; nobody has it."""
+    asked = []
+    while (request := contents.take(now)) is not None:
+        asked.append(request.peer)
+        contents.delivered(request, [], "no", now)
+    contents.settled(contents.ended())
+    return asked
+
+
+def test_an_attempt_ends_however_many_peers_there_are(contents: WantedContents, peers: Peers) -> None:
+    many = [bytes([n]) * 32 for n in range(20)]
+    peers[DOC] = many
+    contents.add(DOC, hash_of(1), 5, 0, Rank.ANNOUNCED, [B])
+    assert attempt(contents) == [B, *many[: MAX_TRIED - 1]]
+    assert hash_of(1) not in contents
+    contents.add(DOC, hash_of(1), 5, 0, Rank.DUE)
+    for peer in many[:MAX_TRIED]:
+        request = contents.take(0.0)
+        assert request is not None and request.peer == peer
+        if peer == many[MAX_TRIED - 1]:
+            contents.add(DOC, hash_of(1), 5, 0, Rank.ANNOUNCED, [B])  # it is asked, too
+        contents.delivered(request, [], "no", 0.0)
+    assert attempt(contents) == [B]
+    assert hash_of(1) not in contents
+
+
+def test_further_attempts_ask_others(contents: WantedContents, peers: Peers) -> None:
+    peers[DOC] = many = [bytes([n]) * 32 for n in range(20)]
+    asked = []
+    for attempts in range(5):
+        contents.add(DOC, hash_of(1), 5, attempts, Rank.DUE)
+        asked.append(attempt(contents))
+    assert asked[0] == many[:MAX_TRIED] and all(len(each) == MAX_TRIED for each in asked)
+    assert {peer for each in asked for peer in each} == set(many)
+
+
+def test_an_announcer_that_is_left_alone_is_asked_later(contents: WantedContents, peers: Peers) -> None:
+    contents.add(OTHER, hash_of(9), 5, 0, Rank.ANNOUNCED, [B])
+    request = contents.take(0.0)
+    assert request is not None
+    contents.delivered(request, [], "gone", 0.0, unwell=True)
+    contents.add(DOC, hash_of(1), 5, 0, Rank.ANNOUNCED, [B])
+    assert attempt(contents, 0.1) == [A]
+    assert hash_of(1) not in contents  # its time will come
 
 
 def test_broken_requests_get_smaller_until_one_counts(contents: WantedContents) -> None:
