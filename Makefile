@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint types bench interop clean
+.PHONY: demo test lint types bench interop lab sim clean
 
 demo: $(VENV)/ready ; $(VENV)/bin/tidings demo
 test: $(VENV)/ready ; $(RUN) -m pytest -n auto -m "not interop"
@@ -10,6 +10,11 @@ interop: $(VENV)/ready-interop ; $(RUN) -m pytest tests/interop -m interop
 lint: $(VENV)/ready ; $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports
 types: $(VENV)/ready ; cd $(VENV) && bin/mypy --config-file ../pyproject.toml
 bench: $(VENV)/ready-interop ; $(RUN) -m benchmarks
+sim: $(VENV)/ready ; $(RUN) -m pip install -q --group sim && $(RUN) -m benchmarks.gossip_sim --seeds 1 --cycles 30 --save benchmarks/results/gossip
+# Needs root and Linux: it makes network namespaces. What the kernel lacks is skipped, and said.
+lab: $(VENV)/ready
+	$(RUN) -m benchmarks.lab --only matrix,udp,relay,uplink,outage,asleep --repeat 10 --save benchmarks/results/lab.txt
+	$(RUN) -m benchmarks.lab --only cables,ladder,direct --save benchmarks/results/ladder.txt
 clean: ; rm -rf $(VENV) build *.egg-info
 
 # A strict editable install lets type checkers resolve the package; it links files, so a new file needs `make -B`.

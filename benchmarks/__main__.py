@@ -1,8 +1,8 @@
 """``python -m benchmarks [NAME ...]``: the same work for tidings and for the Rust peer, in one run, in processes.
 
 Each row is the median of the rounds (with the least and the most). The last column is tidings / Rust, so that a slow
-machine slows both. Names: startup, streams, blobs, gossip, and of documents inserts, syncs, wire, latency, many; all
-unless given. ``million`` is run only by name: it takes some ten minutes.
+machine slows both. Names: startup, streams, blobs, gossip, and of documents inserts, syncs, wire, latency, many,
+and relay, which stands alone; all unless given. ``million`` is run only by name, as it takes some ten minutes.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from .documents import inserts, latency, many, million, syncs, wire
 from .pairs import KINDS, ROOT, ROUNDS, Ours, Report, Rust, two
+from .relay import relay
 
 ALPN = b"bench/1".hex()
 TOPIC = (b"\x2a" * 32).hex()
@@ -111,7 +112,7 @@ async def gossip(report, count=300):
     report.row("gossip: broadcast to delivery, 2 nodes", "ms", results["tidings"], results["rust"], 2)
 
 
-SECTIONS = {f.__name__: f for f in (startup, streams, blobs, inserts, syncs, wire, latency, many, gossip)}
+SECTIONS = {f.__name__: f for f in (startup, streams, blobs, inserts, syncs, wire, latency, many, gossip, relay)}
 BY_NAME = SECTIONS | {"million": million}
 
 

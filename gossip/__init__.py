@@ -2,13 +2,19 @@
 
 from .api import Gossip, Topic, topic_id
 from .codec import MAX_CONTENT
-from .config import BroadcastConfig, MembershipConfig, TopicConfig
+from .config import BroadcastConfig, LivenessConfig, MembershipConfig, TopicConfig
 from .driver import ALPN, Admit
-from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
-from .subscription import Event, Lagged, NeighborDown, NeighborUp, Received
+from .envelope import MAX_BODY
+from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, SubscriberTooSlow, TopicClosed
+from .log import LogConfig
+from .log_driver import LOG_ALPN
+from .sent import Sent
+from .subscription import Event, Lagged, Missed, NeighborDown, NeighborUp, Received, WhenFull
 
 __all__ = [
     "ALPN",
+    "LOG_ALPN",
+    "MAX_BODY",
     "MAX_CONTENT",
     "Admit",
     "BroadcastConfig",
@@ -17,13 +23,19 @@ __all__ = [
     "InvalidTopic",
     "JoinTimeout",
     "Lagged",
+    "LivenessConfig",
+    "LogConfig",
     "MembershipConfig",
     "MessageTooLarge",
+    "Missed",
     "NeighborDown",
     "NeighborUp",
     "Received",
+    "Sent",
+    "SubscriberTooSlow",
     "Topic",
     "TopicClosed",
     "TopicConfig",
+    "WhenFull",
     "topic_id",
 ]

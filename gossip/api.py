@@ -1,7 +1,7 @@
 """Gossip as a program uses it.
 
 gossip = Gossip(endpoint)
-router = Router(endpoint, {gossip.ALPN: gossip.handle})
+router = Router(endpoint, gossip.handlers)
 async with await gossip.subscribe("news", bootstrap=[addr]) as topic:
     await topic.joined(timeout=10)
     await topic.broadcast(b"hello")
@@ -11,10 +11,11 @@ async with await gossip.subscribe("news", bootstrap=[addr]) as topic:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random, SystemRandom
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from blake3 import blake3
 
@@ -23,8 +24,13 @@ from ..transport import Connection, Endpoint, EndpointAddr, EndpointId
 from .codec import MAX_CONTENT
 from .config import TopicConfig
 from .driver import ALPN, Admit, Driver, JoinedTopic
+from .envelope import MAX_BODY
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
-from .subscription import CAPACITY, Delivery, Event, Subscription
+from .log import LogConfig
+from .log_driver import LOG_ALPN
+from .sent import Sent
+from .stats import Stats
+from .subscription import CAPACITY, Delivery, Event, Received, Subscription, WhenFull
 
 __all__ = ["Gossip", "Topic", "topic_id"]
 
@@ -44,7 +50,7 @@ def topic_id(topic: bytes | str) -> bytes:
 
 
 class Gossip:
-    """All topics of one endpoint. Give `handle` to the router, and close it before the endpoint.
+    """All topics of one endpoint. Give `handlers` to the router, and close it before the endpoint.
 
     ``admit(peer, topic)`` says, at once or when awaited, who may be in which topic; without it everybody may.
     """
@@ -64,12 +70,19 @@ class Gossip:
         bootstrap: Sequence[EndpointAddr | EndpointId | str] = (),
         *,
         capacity: int = CAPACITY,
+        when_full: WhenFull = "drop",
+        log: LogConfig | bool = False,
+        since: float | None = None,
     ) -> Topic:
         """Join ``topic`` through ``bootstrap``, all of them at once, and return without waiting for an answer.
 
         Peers that do not answer are asked again, more and more slowly. Without ``bootstrap`` we wait for others to
-        join through us. ``capacity`` events are kept for a slow reader. A second subscription to a topic is a second
-        view of the same membership.
+        join through us. ``capacity`` events are kept for a slow reader; ``when_full`` says what happens then. A second
+        subscription to a topic is a second view of the same membership.
+
+        With a ``log`` the last messages are kept here, and compared with the logs of neighbours: who was cut off gets
+        what it missed; messages are signed, and come in each author's order. ``since``, in Unix time, implies a log,
+        and asks for what was sent after that as far as anybody still has it; 0 for all.
 
         Raises InvalidTopic, InvalidKey, TopicClosed (after `aclose`).
         """
@@ -77,9 +90,16 @@ class Gossip:
         peers = self._peers(bootstrap)
         if capacity < 1:
             raise UsageError("a subscription needs room for one event at least")
+        if when_full not in get_args(WhenFull):
+            raise UsageError(f"when_full is one of {', '.join(get_args(WhenFull))}, not {when_full!r}")
         if self._driver.closed:
             raise TopicClosed("gossip was closed here: open the node again")
-        return self._subscribe(id, peers, Subscription(capacity))
+        if isinstance(log, LogConfig):
+            kept: LogConfig | None = log
+        else:
+            kept = LogConfig() if log or since is not None else None
+        at = None if since is None else _by_our_clock(since)
+        return self._subscribe(id, peers, Subscription(capacity, when_full), kept, at)
 
     async def attach(
         self,
@@ -108,6 +128,11 @@ class Gossip:
         """Ask about the peers that are in ``topic`` again: who may not be there any more is put out. Never waits."""
         self._driver.reconsider(topic_id(topic))
 
+    @property
+    def handlers(self) -> dict[bytes, Callable[[Connection], Awaitable[None]]]:
+        """For the router: the swarms' protocol, which is iroh's, and that of logs, which is ours."""
+        return {ALPN: self.handle, LOG_ALPN: self._driver.serve_log}
+
     async def handle(self, connection: Connection) -> None:
         """Serve a connection that a peer made; for the router. Returns when it is over."""
         self._driver.accept(connection)
@@ -117,6 +142,15 @@ class Gossip:
     def dropped(self) -> int:
         """Messages not sent because a peer did not read fast enough, since the beginning."""
         return self._driver.dropped
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted since the beginning; `GossipCollector` makes metrics of it."""
+        return self._driver.stats
+
+    def sizes(self) -> tuple[int, int]:
+        """How many topics are subscribed, and how many neighbours there are in all of them together."""
+        return self._driver.sizes()
 
     async def aclose(self) -> None:
         """Leave every topic politely and close every connection; takes two seconds at most. Safe to call twice."""
@@ -130,8 +164,15 @@ class Gossip:
     ) -> None:
         await self.aclose()
 
-    def _subscribe(self, id: bytes, peers: list[EndpointId], sink: Subscription[Event] | Delivery) -> Topic:
-        handle = Topic(self, self._driver, self._driver.subscribe(id, sink), sink)
+    def _subscribe(
+        self,
+        id: bytes,
+        peers: list[EndpointId],
+        sink: Subscription[Event] | Delivery,
+        log: LogConfig | None = None,
+        since: float | None = None,
+    ) -> Topic:
+        handle = Topic(self, self._driver, self._driver.subscribe(id, sink, log, since), sink)
         if peers:
             self._driver.join(handle._joined, peers)
         return handle
@@ -169,9 +210,21 @@ class Topic:
         """The topic's 32 bytes."""
         return self._joined.id
 
+    @property
+    def lost(self) -> int:
+        """Events that this subscription did not get, since it was not read fast enough."""
+        return self._subscription.lost
+
     def neighbors(self) -> list[EndpointId]:
         """The peers that we are connected with in this topic now, five at most."""
         return [EndpointId(peer) for peer in self._joined.core.neighbors]
+
+    def roles(self) -> dict[EndpointId, Literal["eager", "lazy"]]:
+        """Of each neighbour: ``eager``, we push it every message; ``lazy``, we tell it what we have, and it may ask."""
+        tree = self._joined.core.tree
+        roles: dict[EndpointId, Literal["eager", "lazy"]] = {EndpointId(peer): "eager" for peer in tree.eager}
+        roles.update({EndpointId(peer): "lazy" for peer in tree.lazy})
+        return roles
 
     async def joined(self, timeout: float = 30.0) -> None:
         """Wait until there is a neighbour. JoinTimeout after ``timeout`` seconds; asking goes on behind that."""
@@ -185,18 +238,28 @@ class Topic:
                 " running, can be reached and is subscribed to the same topic"
             ) from None
 
-    async def broadcast(self, data: bytes) -> None:
-        """Send ``data``, at most 4057 bytes, to everybody in the topic.
+    async def broadcast(self, data: bytes, *, signed: bool | None = None) -> Sent:
+        """Send ``data``, at most 4057 bytes (3909 where it is signed), to everybody in the topic.
 
         It waits only while our neighbours' queues are crowded (at most half a second for each that does not read).
-        Who joins later does not get it, nor does anybody while we have no neighbour: see `joined`.
+        Without a log, who joins later does not get it, nor does anybody while we have no neighbour: see `joined`.
 
-        The protocol knows messages by their content. The same bytes again within 90 seconds, from whomever, are
-        swallowed: put a counter or a time into messages that may repeat.
+        ``signed``: as the topic has a log. A signed message says who wrote it and which of the author's it is; programs
+        of iroh's see that around the content.
+
+        The protocol knows plain messages by their content. The same bytes again within 90 seconds, from whomever, are
+        refused: sign them, or put a counter or a time into them.
 
         Raises MessageTooLarge, TopicClosed.
         """
-        await self._driver.broadcast(self._joined, self._content(data))
+        signed = self._joined.core.log is not None if signed is None else signed
+        content = self._content(data, MAX_BODY if signed else MAX_CONTENT)
+        return await self._driver.broadcast(self._joined, content, signed=signed)
+
+    def history(self, since: float = 0.0) -> list[Received]:
+        """The messages in our log that were new after ``since``, in Unix time; the oldest first. UsageError: no log."""
+        self._check()
+        return self._driver.history(self._joined, _by_our_clock(since))
 
     async def broadcast_neighbors(self, data: bytes) -> None:
         """Send ``data`` to our direct neighbours only. Here the same bytes may be sent again. Raises as `broadcast`."""
@@ -237,14 +300,19 @@ class Topic:
         if self._closed or self._driver.closed:
             raise TopicClosed("this topic was closed here: subscribe again")
 
-    def _content(self, data: bytes) -> bytes:
+    def _content(self, data: bytes, most: int = MAX_CONTENT) -> bytes:
         self._check()
         if not isinstance(data, bytes | bytearray | memoryview):
             raise UsageError("a message is bytes: encode text first")
         content = bytes(data)
-        if len(content) > MAX_CONTENT:
+        if len(content) > most:
             raise MessageTooLarge(
-                f"{len(content)} bytes do not fit one gossip message, {MAX_CONTENT} do: put the content in a blob and"
+                f"{len(content)} bytes do not fit one gossip message, {most} do: put the content in a blob and"
                 " broadcast its ticket"
             )
         return content
+
+
+def _by_our_clock(unix_time: float) -> float:
+    """The same moment by the loop's clock."""
+    return asyncio.get_running_loop().time() - (time.time() - unix_time)

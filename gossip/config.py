@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["BroadcastConfig", "MembershipConfig", "TopicConfig"]
+__all__ = ["BroadcastConfig", "LivenessConfig", "MembershipConfig", "TopicConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,9 @@ class MembershipConfig:
     join_retry: float = 0.5  # first wait for an answer to Join; doubles ...
     join_retry_max: float = 30.0  # ... up to this, so that a dead bootstrap costs little
     join_attempts: int = 6  # about 15 s; then given up, unless the node has no neighbour at all
+    revive_after: float = 10.0  # from losing a neighbour to asking it again, which is how two halves find together; ...
+    revive_attempts: int = 8  # ... doubling: given up after 40 minutes
+    max_lost: int = 32  # lost neighbours that are asked again
     max_contacts: int = 64  # bootstrap peers remembered for joining again
 
 
@@ -52,6 +55,16 @@ class BroadcastConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LivenessConfig:
+    """Neighbours that die without a word, and neighbours that stop reading."""
+
+    probe_after: float = 1.0  # without a packet from a neighbour; then it is asked to answer
+    dead_after: float = 2.0  # without a packet, or four round trips, while others answer; then it is replaced
+    stalled_after: float = 2.0  # without progress in what we send to one that answers; then it is disconnected
+
+
+@dataclass(frozen=True, slots=True)
 class TopicConfig:
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     broadcast: BroadcastConfig = field(default_factory=BroadcastConfig)
+    liveness: LivenessConfig = field(default_factory=LivenessConfig)

@@ -10,22 +10,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from random import Random
 
+from ..errors import UsageError
 from ..transport import Connection, Endpoint, EndpointId, frame
 from ..transport.errors import DecodeError
 from .admission import Admission
 from .codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
 from .config import TopicConfig
+from .envelope import MAGIC, Envelope
 from .link import CLOSE_BUSY
+from .log import Entry, LogConfig
+from .log_driver import LOG_ALPN, LogPeers
+from .log_messages import Give, LogMessage
 from .messages import Disconnect, Message
 from .outbound import Outbound
-from .outputs import Deliver, Down, Learned, Send, Up
+from .outputs import Deliver, Down, Learned, Missing, Output, Ready, Send, SendLog, Up
 from .peers import Peer
-from .subscription import Event, NeighborDown, NeighborUp, Received, Sink
+from .sent import ALONE, REPEATED, Sent
+from .stats import Stats
+from .subscription import Event, Missed, NeighborDown, NeighborUp, Received, Sink
 from .topic_core import TopicCore
+from .voice import Voice
 
 __all__ = ["ALPN", "Admit", "Driver", "JoinedTopic"]
 
@@ -34,8 +44,11 @@ logger = logging.getLogger(__name__)
 ALPN = b"/iroh-gossip/1"
 MAX_PEERS = 1024  # connected or dialled at once; further ones are neither accepted nor dialled
 LINGER = 5.0  # seconds that a connection stays open after the last topic that needed it
-SWEEP = 1.0  # seconds between two sweeps
-ADDRESS_SWEEPS = 10  # sweeps between two looks at our own addresses
+MAX_UNCHECKED = 4096  # signed messages of a topic that wait for their check: half a second of work
+CHECKED_AT_ONCE = 256
+SWEEP = 0.5  # seconds between two sweeps
+ROUND_TRIP_SWEEPS = 4  # sweeps between two looks at how far our neighbours are
+ADDRESS_SWEEPS = 20  # sweeps between two looks at our own addresses
 DIAL_TIMEOUT = 10.0
 ADMIT_TIMEOUT = 10.0  # seconds for the program to say whether a peer may come in
 MAX_ASKED = 1024  # questions to the program at once; about further peers it is not asked, they are refused
@@ -55,6 +68,10 @@ class JoinedTopic:
         self.wake: asyncio.TimerHandle | None = None
         self.admission = Admission()
         self.asked: dict[bytes, asyncio.Task[bool]] = {}
+        self.since: dict[Sink, float] = {}
+        self.voice = Voice(id)
+        self.unchecked: deque[Deliver] = deque()
+        self.checker: asyncio.Task[None] | None = None
 
     async def joined(self) -> None:
         """Return once there is a neighbour."""
@@ -73,6 +90,12 @@ class JoinedTopic:
         for subscription in self.subscriptions:
             subscription.push(event)
 
+    def emit_message(self, event: Received, at: float) -> None:
+        """To those whose subscription wants what was new at that time."""
+        for subscription in self.subscriptions:
+            if at >= self.since[subscription]:
+                subscription.push(event)
+
 
 class Driver:
     def __init__(self, endpoint: Endpoint, config: TopicConfig, rng: Random) -> None:
@@ -87,24 +110,42 @@ class Driver:
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self._dropped = 0
         self._guards: list[Admit] = []
+        self._logs = LogPeers(lambda peer: endpoint.connect(peer, LOG_ALPN, timeout=DIAL_TIMEOUT), self)
         self._asked = 0
+        self.stats = Stats()
         self.closed = False
 
     # Topics
 
-    def subscribe(self, id: bytes, subscription: Sink) -> JoinedTopic:
-        """Add ``subscription`` to topic ``id``, which is joined by the first; it hears of the neighbours there are."""
+    def subscribe(
+        self, id: bytes, subscription: Sink, log: LogConfig | None = None, since: float | None = None
+    ) -> JoinedTopic:
+        """Add ``subscription`` to topic ``id``, which is joined by the first; it hears of the neighbours there are.
+
+        ``since``, by the loop's clock: it hears of the messages that were new after that, too. UsageError where the
+        topic is joined without the ``log`` that is asked for.
+        """
         if self._sweeper is None:
             self._refresh_addresses()
             self._sweeper = asyncio.create_task(self._sweep(), name="gossip sweep")
         topic = self._topics.get(id)
         if topic is None:
-            topic = JoinedTopic(id, TopicCore(self._me, self._config, self._rng))
+            core = TopicCore(self._me, self._config, self._rng, log, _now() if since is None else since)
+            topic = JoinedTopic(id, core)
             topic.core.set_data(self._data)
             self._topics[id] = topic
+        elif log is not None and topic.core.log is None:
+            raise UsageError("the topic is subscribed here without a log: give the first subscription one")
         for peer in topic.core.neighbors:
             subscription.push(NeighborUp(EndpointId(peer)))
         topic.subscriptions.append(subscription)
+        topic.since[subscription] = float("-inf") if topic.core.log is None else _now() if since is None else since
+        if topic.core.log is not None and since is not None:
+            topic.core.log.look_back(since, _now())
+            self._drain(topic)
+            for entry in topic.core.log.log:
+                if entry.at >= since:
+                    subscription.push(_received(entry, EndpointId(self._me), None, late=False))
         return topic
 
     def unsubscribe(self, topic: JoinedTopic, subscription: Sink) -> None:
@@ -112,6 +153,7 @@ class Driver:
         subscription.close()
         if subscription in topic.subscriptions:
             topic.subscriptions.remove(subscription)
+            del topic.since[subscription]
             if not topic.subscriptions:
                 self._leave(topic)
 
@@ -119,10 +161,30 @@ class Driver:
         topic.core.join([bytes(peer) for peer in peers], _now())
         self._drain(topic)
 
-    async def broadcast(self, topic: JoinedTopic, content: bytes) -> None:
+    async def broadcast(self, topic: JoinedTopic, content: bytes, *, signed: bool) -> Sent:
         await self._room(topic)
-        topic.core.broadcast(content, _now())
+        if signed:
+            content = topic.voice.sign(self._endpoint.secret_key, content)
+        new = topic.core.broadcast(content, _now())
+        sent = self._became(topic, new=new)
+        self.stats.refused += not sent
         self._drain(topic)
+        return sent
+
+    def history(self, topic: JoinedTopic, since: float) -> list[Received]:
+        if topic.core.log is None:
+            raise UsageError("the topic keeps no log: subscribe with log=True")
+        me = EndpointId(self._me)
+        return [_received(entry, me, None, late=False) for entry in topic.core.log.log if entry.at >= since]
+
+    def _became(self, topic: JoinedTopic, *, new: bool) -> Sent:
+        if not new:
+            return Sent(0, 0, REPEATED)
+        peers = [self._peers.get(id) for id in topic.core.neighbors]
+        ready = sum(peer is not None and peer.connected and not peer.queue.crowded for peer in peers)
+        if not peers and topic.core.log is None:
+            return Sent(0, 0, ALONE)
+        return Sent(ready, len(peers) - ready, None)
 
     async def broadcast_neighbors(self, topic: JoinedTopic, content: bytes) -> None:
         await self._room(topic)
@@ -136,6 +198,9 @@ class Driver:
             if peer is not None:
                 await peer.room()
 
+    def sizes(self) -> tuple[int, int]:
+        return len(self._topics), sum(len(topic.core.membership.active) for topic in self._topics.values())
+
     def _leave(self, topic: JoinedTopic) -> None:
         topic.core.leave()
         self._drain(topic)
@@ -143,6 +208,8 @@ class Driver:
             topic.wake.cancel()
         for task in topic.asked.values():
             task.cancel()
+        if topic.checker is not None:
+            topic.checker.cancel()
         self._topics.pop(topic.id, None)
 
     # Peers
@@ -165,12 +232,26 @@ class Driver:
             return  # as iroh does; whoever joins too early asks again
         now = _now()
         peer.active_at = now
+        self.stats.received[type(message).__name__] += 1
         joined.core.receive(bytes(peer.id), message, now)
         self._drain(joined)
 
     def admits(self, peer: Peer, topic: bytes) -> bool | Awaitable[bool]:
         joined = self._topics.get(topic)
-        if joined is None or not self._guards:
+        if joined is None:
+            return True
+        if any(subscription.blocks for subscription in joined.subscriptions):
+            return self._admits_with_room(joined, peer)
+        return self._admits(joined, peer)
+
+    async def _admits_with_room(self, joined: JoinedTopic, peer: Peer) -> bool:
+        for subscription in list(joined.subscriptions):
+            await subscription.room()
+        verdict = self._admits(joined, peer)
+        return verdict if isinstance(verdict, bool) else await verdict
+
+    def _admits(self, joined: JoinedTopic, peer: Peer) -> bool | Awaitable[bool]:
+        if not self._guards:
             return True
         verdict = joined.admission.verdict(bytes(peer.id), _now())
         return self._answer(joined, bytes(peer.id)) if verdict is None else verdict
@@ -194,12 +275,25 @@ class Driver:
     # What the cores want done
 
     def _drain(self, topic: JoinedTopic) -> None:
-        for output in topic.core.poll():
+        while outputs := topic.core.poll():
+            self._do(topic, outputs)
+        self._set_timer(topic)
+
+    def _do(self, topic: JoinedTopic, outputs: list[Output]) -> None:
+        for output in outputs:
             match output:
                 case Send(peer, message):
                     self._pass(topic, peer, message)
-                case Deliver(peer, content, round):
-                    topic.emit(Received(content, EndpointId(peer), round))
+                case Deliver():
+                    self._deliver(topic, output)
+                case SendLog(peer, log_message):
+                    if self._admitted(topic, peer):
+                        self._logs.send(peer, topic.id, log_message)
+                case Ready(entry, peer, round, late):
+                    self._emit(topic, entry, peer, round, late=late)
+                case Missing(gap):
+                    self.stats.missed += gap.last - gap.first + 1
+                    topic.emit(Missed(EndpointId(gap.author), gap.first, gap.last))
                 case Up(peer):
                     topic.note_neighbors()
                     topic.emit(NeighborUp(EndpointId(peer)))
@@ -207,6 +301,8 @@ class Driver:
                     topic.emit(NeighborDown(EndpointId(peer)))
                 case Learned(peer, data):
                     self._learn(peer, data)
+
+    def _set_timer(self, topic: JoinedTopic) -> None:
         deadline = topic.core.next_deadline()
         if topic.wake is not None:
             if topic.wake.when() == deadline and not topic.wake.cancelled():
@@ -220,6 +316,89 @@ class Driver:
         topic.wake = None
         topic.core.handle_timer(_now())
         self._drain(topic)
+
+    # What is delivered
+
+    def _deliver(self, topic: JoinedTopic, output: Deliver) -> None:
+        """Signed messages are checked beside the event loop, in the order of their coming."""
+        if output.content.startswith(MAGIC):
+            if len(topic.unchecked) < MAX_UNCHECKED:  # more are caught up, where there is a log
+                topic.unchecked.append(output)
+            if topic.checker is None:
+                topic.checker = asyncio.create_task(self._check(topic), name=f"gossip signatures {topic.id[:5].hex()}")
+        else:
+            self._hand_on(topic, output, None)
+
+    async def _check(self, topic: JoinedTopic) -> None:
+        try:
+            while topic.unchecked:
+                batch = [topic.unchecked.popleft() for _ in range(min(len(topic.unchecked), CHECKED_AT_ONCE))]
+                opened = await asyncio.to_thread(_open_all, [each.content for each in batch], topic.id)
+                for output, envelope in zip(batch, opened, strict=True):
+                    if envelope is None:
+                        self.stats.forged += 1
+                    else:
+                        self._hand_on(topic, output, envelope)
+                self._drain(topic)
+        finally:
+            topic.checker = None
+
+    def _hand_on(self, topic: JoinedTopic, output: Deliver, envelope: Envelope | None) -> None:
+        peer, content, round = output.peer, output.content, output.round
+        if topic.core.log is not None and round is not None:
+            topic.core.arrived(peer, content, envelope, round, _now())
+        else:
+            self._emit(topic, Entry(b"", content, _now(), envelope), peer, round, late=False)
+
+    def _emit(self, topic: JoinedTopic, entry: Entry, peer: bytes, round: int | None, *, late: bool) -> None:
+        event = _received(entry, EndpointId(peer), round, late=late)
+        self.stats.delivered += 1
+        if event.caught_up:
+            self.stats.caught_up += 1
+        elif event.sent_at is not None:
+            self.stats.note_delay(time.time() - event.sent_at)
+        topic.emit_message(event, entry.at)
+
+    # Logs
+
+    def _admitted(self, topic: JoinedTopic, peer: bytes) -> bool:
+        """Where the program is asked about peers, logs wait until it has said yes for the topic's own sake."""
+        return not self._guards or topic.admission.verdict(peer, _now()) is True
+
+    async def serve_log(self, connection: Connection) -> None:
+        await self._logs.serve(connection)
+
+    async def on_log_message(self, peer: bytes, id: bytes, message: LogMessage) -> None:
+        topic = self._topics.get(id)
+        if topic is None or topic.core.log is None or not self._admitted(topic, peer):
+            return
+        if isinstance(message, Give):
+            contents = [content for content, _ in message.contents]
+            if any(content.startswith(MAGIC) for content in contents):
+                opened = await asyncio.to_thread(_open_all, contents, id)
+            else:
+                opened = [None] * len(contents)
+            if self._topics.get(id) is not topic:
+                return
+            given = [
+                (content, age, envelope)
+                for (content, age), envelope in zip(message.contents, opened, strict=True)
+                if envelope is not None or not content.startswith(MAGIC)
+            ]
+            self.stats.forged += len(message.contents) - len(given)
+            topic.core.given(peer, given, message.gone, _now())
+        else:
+            topic.core.log.receive(peer, message, _now())
+        self._drain(topic)
+
+    def on_log_lost(self, peer: bytes, *, spoken: bool) -> None:
+        for topic in list(self._topics.values()):
+            if topic.core.log is not None:
+                if spoken:
+                    topic.core.log.lost(peer, _now())
+                else:
+                    topic.core.log.not_spoken(peer, _now())
+                self._drain(topic)
 
     def _pass(self, topic: JoinedTopic, peer: bytes, message: Message) -> None:
         """Send to who is admitted; ask the program about who is neither admitted nor refused."""
@@ -244,6 +423,7 @@ class Driver:
             # Only a payload at the limit can get here, with its hop count grown by a byte: an iroh reader refuses it.
             logger.debug("a message of %d bytes is not passed on", len(framed))
             return
+        self.stats.sent[type(message).__name__] += 1
         (known or self._peer(id)).send(Outbound(topic, message, framed))
 
     def _learn(self, peer: bytes, data: bytes) -> None:
@@ -325,16 +505,39 @@ class Driver:
             count += 1
             if count % ADDRESS_SWEEPS == 0:
                 self._refresh_addresses()
+            if count % ROUND_TRIP_SWEEPS == 0:
+                self._note_round_trips()
             now = _now()
             unused = []
+            self._replace_silent(now)
             for id, peer in list(self._peers.items()):
-                peer.check(now)
+                peer.check(now, self._config.liveness)
                 wanted = any(topic.core.wants(id) for topic in self._topics.values())
                 if peer.forgettable:
                     self._forget(id)
                 elif not wanted and peer.connected and now - peer.active_at > LINGER:
                     unused.append(peer)
             await asyncio.gather(*(peer.retire() for peer in unused))
+
+    def _replace_silent(self, now: float) -> None:
+        """Neighbours that do not answer any more, while others do: where nobody does, it is we who are cut off."""
+        liveness = self._config.liveness
+        silent = {id for id, peer in self._peers.items() if peer.is_silent(now, liveness)}
+        if not silent:
+            return
+        neighbors = {id for topic in self._topics.values() for id in topic.core.neighbors}
+        if any(self._peers[id].connected for id in neighbors - silent if id in self._peers):
+            for id in silent & neighbors:
+                logger.info("%s does not answer: replaced", self._peers[id].id.short())
+                self.on_lost(self._peers[id], alive=False)
+
+    def _note_round_trips(self) -> None:
+        measured = {id: peer.round_trip for id, peer in self._peers.items()}
+        for topic in self._topics.values():
+            for id in topic.core.membership.active:
+                seconds = measured.get(id)
+                if seconds is not None:
+                    topic.core.tree.note_round_trip(id, seconds)
 
     def _forget(self, id: bytes) -> None:
         self._dropped += self._peers.pop(id).queue.dropped
@@ -352,18 +555,45 @@ class Driver:
             return
         self.closed = True
         asked: list[asyncio.Task[bool]] = []
+        checkers: list[asyncio.Task[None]] = []
         for topic in list(self._topics.values()):
             for subscription in topic.subscriptions:
                 subscription.close()
             topic.subscriptions.clear()
             asked += topic.asked.values()
+            if topic.checker is not None:
+                checkers.append(topic.checker)
             self._leave(topic)
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*asked, *checkers, return_exceptions=True)
+        await self._logs.aclose()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*(peer.aclose() for peer in self._peers.values()))
         self._peers.clear()
+
+
+def _open_all(contents: list[bytes], topic: bytes) -> list[Envelope | None]:
+    """None for one that is forged, and for a plain content."""
+    opened: list[Envelope | None] = []
+    for content in contents:
+        try:
+            opened.append(Envelope.open(content, topic))
+        except DecodeError as error:
+            logger.info("a message of topic %s is dropped: %s", topic[:5].hex(), error)
+            opened.append(None)
+    return opened
+
+
+def _received(entry: Entry, peer: EndpointId, round: int | None, *, late: bool) -> Received:
+    envelope = entry.envelope
+    caught_up = round is None and bool(entry.id)
+    if envelope is None:
+        return Received(entry.content, peer, round, caught_up=caught_up)
+    author = EndpointId(envelope.author)
+    return Received(
+        envelope.body, peer, round, author, envelope.number, envelope.time / 1e6, caught_up=caught_up, late=late
+    )
 
 
 def _now() -> float:

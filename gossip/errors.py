@@ -1,6 +1,6 @@
 """Errors of the gossip layer, by blame (see ``tidings.errors``).
 
-UsageError    InvalidTopic  MessageTooLarge  TopicClosed
+UsageError    InvalidTopic  MessageTooLarge  SubscriberTooSlow  TopicClosed
 NetworkError  JoinTimeout
 
 What a peer does wrong never reaches the caller of a topic: it costs that peer its connection and is logged.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..errors import NetworkError, UsageError
 
-__all__ = ["InvalidTopic", "JoinTimeout", "MessageTooLarge", "TopicClosed"]
+__all__ = ["InvalidTopic", "JoinTimeout", "MessageTooLarge", "SubscriberTooSlow", "TopicClosed"]
 
 
 class InvalidTopic(UsageError):
@@ -19,6 +19,10 @@ class InvalidTopic(UsageError):
 
 class MessageTooLarge(UsageError):
     """More than one gossip message holds: put the content in a blob and broadcast its hash or ticket."""
+
+
+class SubscriberTooSlow(UsageError):
+    """A subscription that is to fail rather than lose events was not read fast enough."""
 
 
 class TopicClosed(UsageError):

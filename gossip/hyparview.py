@@ -14,6 +14,7 @@ Where this differs from iroh's 0.101, on the same wire:
 - All free slots are asked for at once. Who refuses is not asked again before the next shuffle, and after a few
   refusals asking is paced: a swarm whose views are full would else be busy with refusing.
 - Join is repeated until it is answered, and a node that lost everybody joins its contacts again.
+- A neighbour whose connection broke is asked again, so that the halves of a healed partition find together.
 - A hop count from the wire is cut to our own walk lengths: nobody can make a message walk for ever.
 
 Views are dicts, whose order is that of insertion: a run with the same seed and messages is the same run.
@@ -64,6 +65,7 @@ class HyParView:
         "_contacts",
         "_declined",
         "_expected",
+        "_lost",
         "_me",
         "_out",
         "_pause",
@@ -100,6 +102,7 @@ class HyParView:
         self._pause = config.refill_pause
         self._pausing = False
         self._contacts: dict[bytes, _Contact] = {}
+        self._lost: dict[bytes, int] = {}  # neighbours whose connection broke -> how often they were asked since
         self._peer_data: dict[bytes, bytes] = {}
         self._shuffling = False
 
@@ -138,6 +141,7 @@ class HyParView:
             self._broken_off,
             self._declined,
             self._contacts,
+            self._lost,
             self._peer_data,
         ):
             table.clear()
@@ -180,6 +184,9 @@ class HyParView:
         if alive and was_active:
             self._add_passive(peer)
         elif was_pending or not alive:
+            if was_active and len(self._lost) < self._config.max_lost:
+                self._lost[peer] = 0
+                self._revive_later(peer, now)
             self.passive.pop(peer, None)
             self._forget(peer)
             if was_active and not self.active and not self.passive:
@@ -224,9 +231,10 @@ class HyParView:
                 self._out.append(Send(target, ForwardJoin(message.peer, ttl - 1)))
 
     def _on_neighbor(self, peer: bytes, priority: Priority, data: bytes | None, now: float) -> None:
-        if self._broken_off.pop(peer, 0.0) > now:
+        if self._broken_off.pop(peer, 0.0) > now and priority is Priority.HIGH:
             # An answer that crossed our Disconnect. Taken for a request of high priority it would evict a neighbour,
-            # whose own answer crosses the next Disconnect, and so on as long as nodes keep joining.
+            # whose own answer crosses the next Disconnect, and so on as long as nodes keep joining. Of low priority it
+            # evicts nobody, and may well be a request, whose sender would take our own next one for the answer.
             return
         expected = self._expected.pop(peer, 0.0) > now
         # Nothing is expected of a stranger: its answer that comes too late is answered like a request, or else a
@@ -303,6 +311,27 @@ class HyParView:
                 contact.asking, contact.attempts = True, 0
                 self._timers.arm(now + self._config.join_retry * self._rng.random(), self._ask, peer, contact)
 
+    def _revive_later(self, peer: bytes, now: float) -> None:
+        attempts = self._lost[peer]
+        wait = self._config.revive_after * 2**attempts
+        self._timers.arm(now + wait * self._rng.uniform(0.8, 1.2), self._revive, peer, attempts)
+
+    def _revive(self, now: float, peer: bytes, attempts: int) -> None:
+        """A neighbour that was lost may be back, and with it the half of the swarm that we were cut off from.
+
+        High priority is never refused. By low priority only passive views would mix, and both halves stay full.
+        """
+        if self._lost.get(peer) != attempts:
+            return
+        if attempts >= self._config.revive_attempts:
+            del self._lost[peer]
+            self._forget(peer)
+            return
+        self._lost[peer] += 1
+        if peer not in self._pending:
+            self._request(peer, Priority.HIGH, now)
+        self._revive_later(peer, now)
+
     # The active view
 
     def _add_active(self, peer: bytes, now: float) -> None:
@@ -320,6 +349,7 @@ class HyParView:
         self.passive.pop(peer, None)
         self._declined.pop(peer, None)
         self._pending.pop(peer, None)
+        self._lost.pop(peer, None)
         self.active[peer] = None
         self._begin_refill()
         contact = self._contacts.get(peer)
@@ -439,7 +469,7 @@ class HyParView:
 
     def _forget(self, peer: bytes) -> None:
         """Drop what is known of a peer that is in no view any more."""
-        if peer not in self.active and peer not in self.passive and peer not in self._pending:
+        if not any(peer in table for table in (self.active, self.passive, self._pending, self._lost)):
             self._peer_data.pop(peer, None)
 
     # Chance

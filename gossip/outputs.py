@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .log import Entry
+from .log_messages import LogMessage
 from .messages import Message
+from .order import Gap
 
-__all__ = ["Deliver", "Down", "Learned", "Output", "Send", "Up"]
+__all__ = ["Deliver", "Down", "Learned", "Missing", "Output", "Ready", "Send", "SendLog", "Up"]
 
 
 @dataclass(slots=True)
@@ -48,4 +51,29 @@ class Learned:
     data: bytes
 
 
-Output = Send | Up | Down | Deliver | Learned
+@dataclass(slots=True)
+class SendLog:
+    """Send ``message`` to ``peer`` over the protocol of logs, dialling it where there is no connection."""
+
+    peer: bytes
+    message: LogMessage
+
+
+@dataclass(slots=True)
+class Ready:
+    """A message for the application, of a topic that keeps a log, in its author's order unless it is ``late``."""
+
+    entry: Entry
+    peer: bytes
+    round: int | None
+    late: bool
+
+
+@dataclass(slots=True)
+class Missing:
+    """Messages of an author were given up."""
+
+    gap: Gap
+
+
+Output = Send | Up | Down | Deliver | Learned | SendLog | Ready | Missing

@@ -23,6 +23,7 @@ from typing import Protocol
 from ..errors import TidingsError
 from ..transport import Connection, EndpointId
 from ..transport.errors import ConnectionClosed
+from .config import LivenessConfig
 from .link import CLOSE_DONE, CLOSE_FAULT, CLOSE_STALLED, Link
 from .messages import Message
 from .outbound import Outbound, OutboundQueue
@@ -87,6 +88,9 @@ class Peer:
         self._room = asyncio.Event()
         self._stalled = False
         self._writing = False
+        self._batches = 0
+        self._progress = (0, 0)
+        self._progress_at = self.active_at
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, item: Outbound) -> None:
@@ -120,13 +124,34 @@ class Peer:
         if len(self._links) > MAX_LINKS:
             self._links[0].connection.close(CLOSE_DONE, "a newer connection is used")
 
-    def check(self, now: float) -> None:
-        """Called now and then: disconnect where messages have been dropped for long."""
+    def check(self, now: float, liveness: LivenessConfig) -> None:
+        """Called now and then: have a silent peer answer; disconnect one that does not read, or not fast enough."""
+        if not self._links:
+            return
+        connection = self._links[-1].connection
+        if now - connection.heard_at >= liveness.probe_after:
+            connection.ping()
+        progress = (self._batches, connection.unacknowledged_total())
+        if not self._writing or progress != self._progress:
+            self._progress, self._progress_at = progress, now
         full_since = self.queue.full_since
-        if full_since is not None and now - full_since > FULL_TIMEOUT:
-            logger.info("%r has been too slow for %g s: disconnected", self.id, FULL_TIMEOUT)
+        stalled = now - self._progress_at > liveness.stalled_after and not self.is_silent(now, liveness)
+        if stalled or (full_since is not None and now - full_since > FULL_TIMEOUT):
+            logger.info("%r does not read its messages, or too slowly: disconnected", self.id)
             for link in self._links:
                 link.connection.close(CLOSE_STALLED, "messages are not read")
+
+    def is_silent(self, now: float, liveness: LivenessConfig) -> bool:
+        """Whether a connected peer was asked and has not answered."""
+        if not self._links:
+            return False
+        connection = self._links[-1].connection
+        return now - connection.heard_at > max(liveness.dead_after, 4 * (connection.rtt or 0.0))
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, as the connection in use has measured."""
+        return self._links[-1].connection.rtt if self._links else None
 
     @property
     def connected(self) -> bool:
@@ -229,6 +254,7 @@ class Peer:
                     await link.write(self.queue.take(BATCH))
                 finally:
                     self._writing = False
+                    self._batches += 1
                 self._after_taking()
                 continue
             if not newest:

@@ -26,6 +26,8 @@ from .timers import Timers
 __all__ = ["Plumtree"]
 
 MAX_ROUND = 0xFFFF
+MAX_ROUND_TRIP = 2.0  # seconds; a peer that answers slowly on purpose delays no repair by more than three
+GRAFT_ROUND_TRIPS = 1.5
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class Plumtree:
         "_missing_by_peer",
         "_out",
         "_received",
+        "_round_trips",
         "_timers",
         "_unsent",
         "eager",
@@ -64,6 +67,7 @@ class Plumtree:
         self._missing: dict[bytes, list[tuple[bytes, int]]] = {}  # id -> (announcer, round), first come first
         self._missing_by_peer: dict[bytes, int] = {}
         self._unsent: dict[bytes, list[tuple[bytes, int]]] = {}  # lazy peer -> announcements gathered for it
+        self._round_trips: dict[bytes, float] = {}
         self._announcing = False
         self._evicting = False
 
@@ -73,10 +77,16 @@ class Plumtree:
         self.lazy.pop(peer, None)
         self.eager[peer] = None
 
+    def note_round_trip(self, peer: bytes, seconds: float) -> None:
+        """What was measured of the way to a neighbour: on long ways a payload is waited for longer."""
+        if peer in self.eager or peer in self.lazy:
+            self._round_trips[peer] = min(seconds, MAX_ROUND_TRIP)
+
     def neighbor_down(self, peer: bytes) -> None:
         self.eager.pop(peer, None)
         self.lazy.pop(peer, None)
         self._unsent.pop(peer, None)
+        self._round_trips.pop(peer, None)
         if self._missing_by_peer.pop(peer, 0):
             # An id whose announcers are all gone stays, empty, until its timer ends it.
             for announcers in self._missing.values():
@@ -99,6 +109,12 @@ class Plumtree:
         payload = Payload(blake3(content).digest(), content, None)
         for peer in (*self.eager, *self.lazy):
             self._out.append(Send(peer, payload))
+
+    def note(self, id: bytes, now: float) -> None:
+        """The payload came by another way: it is neither fetched nor delivered again."""
+        if id not in self._received:
+            self._know(id, now)
+            self._pop_missing(id)
 
     # The network's side
 
@@ -157,7 +173,10 @@ class Plumtree:
                 if len(self._missing) >= config.max_missing:
                     break
                 self._missing[id] = announcers = []
-                self._timers.arm(now + config.graft_timeout, self._graft, id, announcers)
+                # A payload that came along other ways than its announcement is late by about a round trip.
+                farthest = max(self._round_trips.values(), default=0.0)
+                patience = max(config.graft_timeout, GRAFT_ROUND_TRIPS * farthest)
+                self._timers.arm(now + patience, self._graft, id, announcers)
             elif any(entry[0] == peer for entry in announcers):
                 continue
             announcers.append((peer, round))
@@ -179,7 +198,8 @@ class Plumtree:
         self._count_down(peer)
         self._make_eager(peer)
         self._out.append(Send(peer, Graft(id, round)))
-        self._timers.arm(now + self._config.graft_retry, self._graft, id, announcers)
+        patience = max(self._config.graft_retry, GRAFT_ROUND_TRIPS * self._round_trips.get(peer, 0.0))
+        self._timers.arm(now + patience, self._graft, id, announcers)
 
     # Sending
 
@@ -228,15 +248,19 @@ class Plumtree:
 
     def _store(self, payload: Payload, now: float) -> None:
         config = self._config
-        self._received[payload.id] = now + config.id_retention
-        if len(self._received) > config.max_ids:
-            self._received.popitem(last=False)
+        self._know(payload.id, now)
         again = self._kept.pop(payload.id, None)  # where the id was forgotten early, for want of room
         self._kept_bytes -= len(again.payload.content) if again is not None else 0
         self._kept[payload.id] = _Kept(payload, now + config.payload_retention)
         self._kept_bytes += len(payload.content)
         while self._kept_bytes > config.max_payload_bytes:
             self._drop_oldest_payload()
+
+    def _know(self, id: bytes, now: float) -> None:
+        config = self._config
+        self._received[id] = now + config.id_retention
+        if len(self._received) > config.max_ids:
+            self._received.popitem(last=False)
         if not self._evicting:
             self._evicting = True
             self._timers.arm(now + config.evict_interval, self._evict)

@@ -12,9 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from random import Random
 
+from blake3 import blake3
+
+from .catch_up import CatchUp
 from .config import TopicConfig
+from .envelope import Envelope
 from .hyparview import HyParView
-from .messages import Graft, IHave, Message, Payload, Prune
+from .log import Entry, LogConfig
+from .log_messages import ID
+from .messages import ForwardJoin, Graft, IHave, Message, Payload, Prune, Shuffle
 from .outputs import Down, Output, Up
 from .plumtree import Plumtree
 from .timers import Timers
@@ -23,15 +29,25 @@ __all__ = ["TopicCore"]
 
 
 class TopicCore:
-    """``me`` is our id, 32 bytes; ``rng`` decides everything that is left to chance."""
+    """``me`` is our id, 32 bytes; ``rng`` decides everything that is left to chance.
 
-    __slots__ = ("_out", "_timers", "membership", "tree")
+    With a ``log`` what the tree delivers (`Deliver`) is first to be checked, and is then handed back (`arrived`), what
+    another log gave likewise (`given`); `Ready` is what the application gets.
+    """
 
-    def __init__(self, me: bytes, config: TopicConfig, rng: Random) -> None:
+    __slots__ = ("_out", "_timers", "log", "membership", "tree")
+
+    def __init__(
+        self, me: bytes, config: TopicConfig, rng: Random, log: LogConfig | None = None, since: float = 0.0
+    ) -> None:
         self._timers = Timers()
         self._out: list[Output] = []
         self.membership = HyParView(me, config.membership, rng, self._timers, self._out)
         self.tree = Plumtree(config.broadcast, self._timers, self._out)
+        self.log = None
+        if log is not None:
+            candidates = self.membership.passive.keys
+            self.log = CatchUp(me, log, since, rng, self._timers, self._out, candidates)
 
     @property
     def neighbors(self) -> list[bytes]:
@@ -54,15 +70,37 @@ class TopicCore:
         """Say good-bye. What is polled after this is the last."""
         start = len(self._out)
         self.membership.leave()
-        self._wire(start)
+        self._wire(start, 0.0)
         self._timers.clear()
 
     def broadcast(self, content: bytes, now: float) -> bool:
         """False: the same content passed here within the id retention and is not sent again."""
-        return self.tree.broadcast(content, now)
+        if not self.tree.broadcast(content, now):
+            return False
+        if self.log is not None:
+            self.log.own(Entry(_short(blake3(content).digest()), content, now), now)
+        return True
 
     def broadcast_neighbors(self, content: bytes) -> None:
         self.tree.broadcast_neighbors(content)
+
+    def arrived(self, peer: bytes, content: bytes, envelope: Envelope | None, round: int, now: float) -> None:
+        """What the tree delivered is sound."""
+        assert self.log is not None
+        entry = Entry(_short(blake3(content).digest()), content, now, envelope)
+        self.log.arrived(entry, peer, round, now, by_tree=True)
+
+    def given(
+        self, peer: bytes, contents: Iterable[tuple[bytes, int, Envelope | None]], gone: Iterable[bytes], now: float
+    ) -> None:
+        """What the log of ``peer`` gave, as far as it is sound: content, age in milliseconds, envelope."""
+        assert self.log is not None
+        entries = []
+        for content, age, envelope in contents:
+            id = blake3(content).digest()
+            self.tree.note(id, now)
+            entries.append(Entry(_short(id), content, now - age / 1000, envelope))
+        self.log.given(peer, entries, gone, now)
 
     def receive(self, peer: bytes, message: Message, now: float) -> None:
         if isinstance(message, Payload | IHave | Prune | Graft):
@@ -72,13 +110,15 @@ class TopicCore:
         else:
             start = len(self._out)
             self.membership.receive(peer, message, now)
-            self._wire(start)
+            self._wire(start, now)
+            if isinstance(message, ForwardJoin | Shuffle):
+                self.membership.heard_from(peer, now)
 
     def peer_disconnected(self, peer: bytes, now: float, *, alive: bool) -> None:
         """No connection to ``peer`` is left, or none could be made; ``alive``: it ended in good order."""
         start = len(self._out)
         self.membership.peer_disconnected(peer, alive, now)
-        self._wire(start)
+        self._wire(start, now)
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -86,7 +126,7 @@ class TopicCore:
     def handle_timer(self, now: float) -> None:
         start = len(self._out)
         self._timers.run(now)
-        self._wire(start)
+        self._wire(start, now)
 
     def poll(self) -> list[Output]:
         """What is to be done, in order; each is given once."""
@@ -94,10 +134,18 @@ class TopicCore:
         self._out.clear()
         return out
 
-    def _wire(self, start: int) -> None:
-        """Tell the tree of the neighbours that came and went since the output at ``start``."""
+    def _wire(self, start: int, now: float) -> None:
+        """Tell the tree and the log of the neighbours that came and went since the output at ``start``."""
         for output in self._out[start:]:
             if isinstance(output, Up):
                 self.tree.neighbor_up(output.peer)
+                if self.log is not None:
+                    self.log.neighbor_up(output.peer, now)
             elif isinstance(output, Down):
                 self.tree.neighbor_down(output.peer)
+                if self.log is not None:
+                    self.log.neighbor_down(output.peer)
+
+
+def _short(id: bytes) -> bytes:
+    return id[:ID]

@@ -56,12 +56,25 @@ def options(
             show_default="in the node's directory",
         ),
     ] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(help="URL of a relay, such as https://relay.example; several times.", envvar="TIDINGS_RELAYS"),
+    ] = None,
+    lookup: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where to find peers and be found: https://.../pkarr, dns:ZONE, local; several times.",
+            envvar="TIDINGS_LOOKUP",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log to standard error.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
     directory = node or platformdirs.user_data_path("tidings")
-    context.obj = Context(directory, tuple(bind or ANY), Output(json), database, blobs)
+    context.obj = Context(
+        directory, tuple(bind or ANY), Output(json), database, blobs, tuple(relay or ()), tuple(lookup or ())
+    )
 
 
 @app.command()
@@ -70,7 +83,7 @@ def id(context: typer.Context) -> None:
 
     async def command() -> None:
         async with context.obj.open_node() as node:
-            context.obj.output.result(str(node.id), id=str(node.id), addresses=[str(a) for a in node.addr().direct])
+            context.obj.output.result(str(node.id), id=str(node.id), addresses=[str(a) for a in node.addr().sorted()])
 
     run(command)
 
@@ -110,6 +123,58 @@ def relay(
     from .relay_command import serve_relay
 
     run(lambda: serve_relay(context.obj.output, config, listen))
+
+
+@app.command()
+def lookup(
+    context: typer.Context,
+    listen: Annotated[str, typer.Option(help="Where HTTP is served.")] = "127.0.0.1:8080",
+    dns: Annotated[str | None, typer.Option(help="Where DNS is served, by UDP and TCP, such as 0.0.0.0:53.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="A zone of DNS to answer for; several times.")] = None,
+    server: Annotated[list[str] | None, typer.Option(help="Name of a DNS server of the zones (NS).")] = None,
+    address: Annotated[list[str] | None, typer.Option(help="IP address of the zones' own name.")] = None,
+    database: Annotated[Path | None, typer.Option(help="SQLite file of the packets; without it, memory.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="For HTTPS, with --key.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's.")] = None,
+    behind_proxy: Annotated[str | None, typer.Option(help="Address of a proxy that names its clients.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Where metrics are served, such as 127.0.0.1:9117.")] = None,
+) -> None:
+    """Keep what endpoints sign about where they are, and tell it by HTTP and DNS, until Ctrl-C. No node is opened."""
+    from .lookup_command import serve_lookup
+
+    run(
+        lambda: serve_lookup(
+            context.obj.output,
+            http=listen,
+            dns=dns,
+            origins=origin or [],
+            servers=server or [],
+            addresses=address or [],
+            database=database,
+            certificate=certificate,
+            key=key,
+            behind_proxy=behind_proxy,
+            metrics=metrics,
+        )
+    )
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    target: Annotated[str | None, typer.Argument(metavar="[ID|TICKET]", help="A peer to look for, too.")] = None,
+) -> None:
+    """Say what this network lets endpoints do, what it does not, and what to try. No node is opened."""
+    from .doctor_command import diagnose
+
+    async def command() -> None:
+        options = context.obj
+        if not await diagnose(
+            options.output, bind=options.bind, relays=options.relays, lookup=options.lookup, target=target
+        ):
+            raise typer.Exit(1)
+
+    run(command)
 
 
 @app.command()

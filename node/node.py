@@ -10,9 +10,11 @@ Several nodes, each with a directory and an identity of its own, may serve one P
 from __future__ import annotations
 
 import asyncio
+import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from ..gossip import Gossip
 from ..storage import Database
 from ..storage.files import FileLock, make_private_dir
 from ..storage.secret_files import read_or_create_secret
-from ..transport import Endpoint, EndpointAddr, EndpointId, Router, SecretKey
+from ..transport import Endpoint, EndpointAddr, EndpointId, Lookup, RelayConfig, RelayUrl, Router, SecretKey
 from ..transport.endpoint import ANY
 from ..transport.errors import InvalidAddress
 from ..transport.opening import Opening
@@ -54,11 +56,16 @@ class Node:
         blobs: str | PathLike[str] | None = None,
         access: Access | None = None,
         fsync: bool = True,
+        relays: Sequence[RelayConfig | RelayUrl | str] | None = None,
+        lookup: Sequence[Lookup | str] = (),
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
     ) -> Opening[Node]:
         """Open the node that lives in ``directory``, or make one; ``await`` it, or use it with ``async with``.
 
         None: everything in memory under a new identity, but for blobs above 16 KiB, which lie in a temporary directory
-        until the node closes. ``bind`` as for `Endpoint.bind`. ``database``, the URL of a PostgreSQL database
+        until the node closes. ``bind``, ``relays``, ``lookup``, ``tls`` and ``proxy`` are as for `Endpoint.bind`.
+        ``database``, the URL of a PostgreSQL database
         (``postgresql+psycopg://user@host/database``), holds the documents, authors and small blobs instead; ``blobs``
         is the folder of the large ones, which nodes of one database share. ``access`` says which peer may read which
         document, and from whom entries are taken (`tidings.docs_sync.access.control`).
@@ -72,13 +79,19 @@ class Node:
         """
         path = None if directory is None else Path(directory)
         folder = None if blobs is None else Path(blobs)
-        return Opening(lambda: cls._open(path, bind, database, folder, access, fsync))
+
+        def bind_endpoint(secret: SecretKey, places: Sequence[str]) -> Opening[Endpoint]:
+            return Endpoint.bind(secret_key=secret, bind=places, relays=relays, lookup=lookup, tls=tls, proxy=proxy)
+
+        return Opening(
+            lambda: cls._open(path, partial(cls._bind, path, bind, bind_endpoint), database, folder, access, fsync)
+        )
 
     @classmethod
     async def _open(
         cls,
         path: Path | None,
-        bind: Sequence[str],
+        bind: Callable[[SecretKey], Awaitable[Endpoint]],
         url: str | None,
         blob_path: Path | None,
         access: Access | None,
@@ -98,7 +111,7 @@ class Node:
                 secret = SecretKey(await asyncio.to_thread(read_or_create_secret, path / "identity"))
                 blob_path = blob_path or path / "blobs"
             assert blob_path is not None
-            endpoint = await cls._bind(path, secret, bind)
+            endpoint = await bind(secret)
             stack.push_async_callback(endpoint.aclose)
             blobs = Blobs(endpoint, database, blob_path)
             stack.push_async_callback(blobs.aclose)
@@ -106,21 +119,26 @@ class Node:
             stack.push_async_callback(gossip.aclose)
             docs = Docs(endpoint, database, blobs, gossip, access=access)
             stack.push_async_callback(docs.aclose)
-            handlers = {gossip.ALPN: gossip.handle, blobs.ALPN: blobs.handle}
+            handlers = {**gossip.handlers, blobs.ALPN: blobs.handle}
             router = Router(endpoint, handlers | dict.fromkeys(docs.ALPNS, docs.handle))
             stack.push_async_callback(router.aclose)
             return cls(stack.pop_all(), database, endpoint, gossip, blobs, docs)
 
     @staticmethod
-    async def _bind(path: Path | None, secret: SecretKey, bind: Sequence[str]) -> Endpoint:
+    async def _bind(
+        path: Path | None,
+        bind: Sequence[str],
+        open: Callable[[SecretKey, Sequence[str]], Opening[Endpoint]],
+        secret: SecretKey,
+    ) -> Endpoint:
         """Bind where the last run was bound, so that its tickets stay true; elsewhere if that port is taken."""
         if path is None:
-            return await Endpoint.bind(secret_key=secret, bind=bind)
+            return await open(secret, bind)
         known = await asyncio.to_thread(read_ports, path / "ports")
         try:
-            endpoint = await Endpoint.bind(secret_key=secret, bind=with_ports(bind, known))
+            endpoint = await open(secret, with_ports(bind, known))
         except InvalidAddress:
-            endpoint = await Endpoint.bind(secret_key=secret, bind=bind)
+            endpoint = await open(secret, bind)
         try:
             await asyncio.to_thread(write_ports, path / "ports", endpoint.bound(), known)
         except BaseException:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from prometheus_client import start_http_server
-
 from ..transport.addr import IpAddr
+from ..transport.discovery.discovery_server import AddressDiscoveryServer
 from ..transport.errors import InvalidAddress
 from ..transport.relay.certificates import Certificates
 from ..transport.relay.config import RelayConfig, load
+from ..transport.relay.relays import DISCOVERY_PORT
 from ..transport.relay.server import RelayServer
 from .output import Output
+from .serving import catch_end, serve_metrics
 
 __all__ = ["serve_relay"]
 
@@ -24,9 +23,11 @@ DEV_BIND = "[::]:3340"  # the Rust relay's
 
 async def serve_relay(output: Output, config_path: Path | None, bind: str | None) -> None:
     """With a configuration file, or plain at ``bind``. Raises BadConfig, BadCertificate, InvalidAddress."""
-    config = (
-        RelayConfig(http_bind_addr=bind or DEV_BIND, enable_metrics=False) if config_path is None else load(config_path)
-    )
+    if config_path is None:
+        config = RelayConfig(http_bind_addr=bind or DEV_BIND, enable_metrics=False, enable_quic_addr_discovery=True)
+    else:
+        config = load(config_path)
+    told = catch_end()
     async with AsyncExitStack() as stack:
         relay = await RelayServer.open(config.http_bind_addr, access=config.admission(), limit=config.rate_limit())
         stack.push_async_callback(relay.aclose, reconnect_in=1.0)
@@ -35,35 +36,40 @@ async def serve_relay(output: Output, config_path: Path | None, bind: str | None
             await relay.listen(config.tls.https_bind_addr, certificates.context)
             watching = asyncio.create_task(certificates.watch())
             stack.callback(watching.cancel)
+            if config.enable_quic_addr_discovery:
+                await _discovery(stack, relay, config.tls.quic_bind_addr, certificates, output)
+        elif config.enable_quic_addr_discovery:
+            await _plain_discovery(stack, relay, IpAddr.parse(config.http_bind_addr), output)
         for addr in relay.bound():
             output.event("listening", f"relay at {addr}", addr=str(addr))
         if config.enable_metrics:
-            addr, shutdown = _serve_metrics(relay, IpAddr.parse(config.metrics_bind_addr))
+            addr, shutdown = serve_metrics(relay.metrics.registry, IpAddr.parse(config.metrics_bind_addr))
             stack.callback(shutdown)
             output.event("metrics", f"metrics at http://{addr}/metrics", addr=str(addr))
-        await _until_told()
+        await told.wait()
         output.event("closing", "telling the clients, then closing")
 
 
-def _serve_metrics(relay: RelayServer, addr: IpAddr) -> tuple[IpAddr, Callable[[], None]]:
-    """Where they are, and what ends it."""
+async def _discovery(
+    stack: AsyncExitStack, relay: RelayServer, bind: str, certificates: Certificates, output: Output
+) -> None:
+    """Raises InvalidAddress."""
+    opening = AddressDiscoveryServer.open(bind, certificates.files, metrics=relay.metrics)
+    server = await stack.enter_async_context(opening)
+    certificates.on_renewed = lambda: server.use(certificates.files)
+    _tell(server, output)
+
+
+async def _plain_discovery(stack: AsyncExitStack, relay: RelayServer, http: IpAddr, output: Output) -> None:
+    """Clients look for it at the one port: where that is taken, the relay goes without."""
+    bind = IpAddr(http.ip, DISCOVERY_PORT if http.port else 0)
     try:
-        server, thread = start_http_server(addr.port, str(addr.ip), registry=relay.metrics.registry)
-    except OSError as error:
-        raise InvalidAddress(f"cannot serve metrics at {addr}: {error.strerror}") from error
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return IpAddr.of(str(addr.ip), server.server_port), end
+        opening = AddressDiscoveryServer.open(str(bind), metrics=relay.metrics)
+        _tell(await stack.enter_async_context(opening), output)
+    except InvalidAddress as error:
+        output.event("no_discovery", f"clients will not be told their addresses: {error}")
 
 
-async def _until_told() -> None:
-    """Until SIGINT or SIGTERM."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, told.set)
-    await told.wait()
+def _tell(server: AddressDiscoveryServer, output: Output) -> None:
+    for addr in server.bound():
+        output.event("discovery", f"address discovery at {addr}", addr=str(addr))

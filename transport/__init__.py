@@ -12,6 +12,7 @@ from .framing import frame, read_frame
 from .keys import EndpointId, PublicKey, SecretKey
 from .lookup import Lookup, MemoryLookup, Record
 from .paths import PathInfo
+from .relay import RelayConfig
 from .router import Handler, Router
 from .stream import BiStream, RecvStream, SendStream
 from .tickets import EndpointTicket
@@ -32,6 +33,7 @@ __all__ = [
     "PublicKey",
     "Record",
     "RecvStream",
+    "RelayConfig",
     "RelayUrl",
     "Router",
     "SecretKey",

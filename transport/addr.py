@@ -81,6 +81,15 @@ class RelayUrl:
         query = f"?{parts.query}" if parts.query else ""
         object.__setattr__(self, "url", f"{parts.scheme}://{host}{parts.path or '/'}{query}")
 
+    @property
+    def host(self) -> str:
+        """A name, without the dot at its end, or an IP address without brackets."""
+        return (urlsplit(self.url).hostname or "").rstrip(".")
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.url.startswith("https:")
+
     def __str__(self) -> str:
         return self.url
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal, Protocol
 
 from aioquic.quic import events
@@ -20,10 +20,11 @@ from .engine import Engine
 from .errors import ConnectionClosed, DatagramTooLarge
 from .keys import EndpointId
 from .paths import PathInfo
+from .paths.place import Place
+from .paths.route import Route
 from .stream import BiStream, RecvStream, SendStream
-from .udp import SocketAddress, ip_addr_of
 
-__all__ = ["Connection", "ConnectionHost"]
+__all__ = ["NO_PACKET", "Connection", "ConnectionHost"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ MAX_REASON = 200  # bytes of a close reason that is sent
 OVERLOADED = 0x71D1  # application close code: too many streams that nobody accepted
 
 
+NO_PACKET = "no packet from the peer for too long"
+"""The reason of a connection that ended by silence."""
+
+
 class ConnectionHost(Protocol):
     """What a connection needs of the driver under it."""
 
@@ -46,9 +51,10 @@ class ConnectionHost(Protocol):
 class Connection:
     """Made by `Endpoint.connect` and `Endpoint.incoming`; both ends have proved their keys."""
 
-    def __init__(self, host: ConnectionHost, engine: Engine, *, now: float) -> None:
+    def __init__(self, host: ConnectionHost, engine: Engine, route: Route, *, now: float) -> None:
         self._host = host
         self._engine = engine
+        self._route = route
         self._remote: EndpointId | None = None
         self._alpn = b""
         self._closed: ConnectionClosed | None = None
@@ -62,8 +68,9 @@ class Connection:
         self._dropped_datagrams = 0
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._established = False
-        self._heard_at = now
-        self._started_at = now
+        self._confirmed = False
+        self._last_place: Place | None = None
+        self._heard_at = self._kept_at = self._started_at = now
         self.on_established: Callable[[Connection], None] | None = None
         self.on_connection_id: Callable[[bytes, bool], None] | None = None
 
@@ -92,12 +99,42 @@ class Connection:
         return self._engine.configuration.initial_rtt if measured is None else measured
 
     def paths(self) -> list[PathInfo]:
-        addr = self._engine.get_peer_address()
-        return [] if addr is None else [PathInfo("direct", ip_addr_of(addr), True, self._engine.rtt)]
+        """The ways to the peer that are known to work, the one in use first."""
+        return self._route.paths()
+
+    async def watch_paths(self) -> AsyncIterator[list[PathInfo]]:
+        """`paths` now, and whenever a way comes, goes or is chosen; ends with the connection."""
+        while True:
+            yield self.paths()
+            try:
+                await self._wait("paths")
+            except ConnectionClosed:
+                return
+
+    def note_paths(self) -> None:
+        """What `paths` says has changed."""
+        self._wake("paths")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._established else "connecting"
         return f"<Connection {'to' if self.is_client else 'from'} {self._remote!r} {self._alpn!r} {state}>"
+
+    @property
+    def replayable(self) -> bool:
+        """Whether what comes now may be a copy of what the peer has sent once before (early data, RFC 9001 9.2).
+
+        Only on connections of protocols that take early data, until `confirmed`.
+        """
+        return not self._confirmed
+
+    async def confirmed(self) -> bool:
+        """Wait for the end of the handshake; whether the peer took what was sent before. ConnectionClosed.
+
+        What it did not take was sent again.
+        """
+        while not self._confirmed:
+            await self._wait("confirmed")
+        return self._engine.early_data_accepted
 
     # -- streams --------------------------------------------------------------------------------------------------
 
@@ -165,6 +202,17 @@ class Connection:
     # -- the end --------------------------------------------------------------------------------------------------
 
     @property
+    def heard_at(self) -> float:
+        """When the last packet came from the peer, by the loop's clock."""
+        return self._heard_at
+
+    def ping(self) -> None:
+        """Have the peer answer at once; see `heard_at`. Without effect on a connection that is over."""
+        if self._established and self._engine.ending is None:
+            self._engine.keep_alive()
+            self._host.touch(self)
+
+    @property
     def closed(self) -> ConnectionClosed | None:
         """Why the connection is over, or None while it is not."""
         return self._closed
@@ -221,16 +269,25 @@ class Connection:
 
     @property
     def established(self) -> bool:
-        """Both sides have accepted each other; set once, never cleared."""
+        """Both sides have accepted each other, or early data may go; set once, never cleared."""
         return self._established
 
     @property
     def engine(self) -> Engine:
         return self._engine
 
-    def receive(self, datagram: bytes, addr: SocketAddress, now: float) -> None:
+    @property
+    def route(self) -> Route:
+        return self._route
+
+    @property
+    def place(self) -> Place | None:
+        """Where datagrams for the peer go now; None while nobody has answered a dial."""
+        return self._route.place
+
+    def receive(self, datagram: bytes, place: Place, now: float) -> None:
         self._heard_at = now
-        self._engine.receive_datagram(datagram, addr, now)
+        self._route.receive(datagram, place, now)
         self._engine.end_silence()
 
     def deadline(self) -> float | None:
@@ -240,7 +297,7 @@ class Connection:
             return at
         if not self._established:
             return at if self.is_client else min(at, self._started_at + HANDSHAKE_TIMEOUT)
-        return min(at, self._heard_at + KEEP_ALIVE) if self.is_client else at
+        return min(at, max(self._heard_at, self._kept_at) + KEEP_ALIVE) if self.is_client else at
 
     def on_timer(self, now: float) -> None:
         engine_at = self._engine.get_timer()
@@ -251,33 +308,46 @@ class Connection:
         if not self._established:
             if not self.is_client and now >= self._started_at + HANDSHAKE_TIMEOUT:
                 self._engine.close(error_code=QuicErrorCode.NO_ERROR, reason_phrase="the handshake took too long")
-        elif self.is_client and now >= self._heard_at + KEEP_ALIVE:
-            self._heard_at = now
+        elif self.is_client and now >= max(self._heard_at, self._kept_at) + KEEP_ALIVE:
+            self._kept_at = now
             self._engine.keep_alive()
 
-    def pump(self, now: float) -> list[tuple[bytes, SocketAddress]]:
+    def pump(self, now: float) -> Sequence[tuple[bytes, Place]]:
         """Hand events to streams and waiters; returns the datagrams to send. To be called after every change."""
         self._handle_events()
-        datagrams = [] if self._engine.over else self._engine.datagrams_to_send(now)
+        datagrams = [] if self._engine.over else self._route.address(self._engine.datagrams_to_send(now))
         self._handle_events()
-        if not self._established and self._engine.confirmed and self._engine.ending is None:
-            self._establish()
+        if not self._confirmed and self._engine.ending is None:
+            self._advance()
+        if self._route.place != self._last_place:
+            self._last_place = self._route.place
+            self.note_paths()
         self._note_end()
         self._progress()
         return datagrams
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _advance(self) -> None:
+        """The handshake may have come to where the connection can be used, or to its end."""
+        engine = self._engine
+        if not self._established and (engine.confirmed or engine.early):
+            self._remote = engine.peer_id or engine.expected
+            self._alpn = engine.alpn
+            self._establish()
+        if engine.confirmed:
+            self._confirmed = True
+            self._route.settle()
+            self._wake("confirmed")
+
     def _establish(self) -> None:
-        self._remote = self._engine.peer_id
-        self._alpn = (self._engine.tls.alpn_negotiated or "").encode("ascii")
         self._established = True
         self._wake("established")
         if self.on_established is not None:
             self.on_established(self)
 
     async def wait_established(self) -> None:
-        """Wait until the peer has accepted our key; ConnectionClosed where it has not."""
+        """Wait until the connection can be used; ConnectionClosed where it never will."""
         while not self._established:
             await self._wait("established")
 
@@ -377,7 +447,7 @@ class Connection:
             by = "peer"
         reason = end.reason_phrase
         if by == "network" and reason == "Idle timeout":
-            reason = "no packet from the peer for too long"
+            reason = NO_PACKET
         application = end.frame_type is None
         peer = self._remote or self._engine.peer_id
         self._closed = ConnectionClosed(int(end.error_code), reason, by=by, application=application, peer=peer)

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
@@ -29,18 +31,21 @@ from aioquic.quic.connection import (
     QuicConnectionAdapter,
     QuicConnectionError,
     QuicConnectionState,
+    QuicNetworkPath,
     QuicReceiveContext,
 )
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
+from aioquic.tls import SessionTicket
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from .fast_path import FastPath
 from .keys import EndpointId, SecretKey
 from .raw_public_key import RawKeyCertificate, RawKeyContext, make_raw_key_context
 from .recovery import CONGESTION_CONTROL, BurstPacer
+from .resumption import Issued, Tickets
 
 __all__ = ["CID_SIZE", "Engine", "make_configuration"]
 
@@ -59,7 +64,14 @@ INTERNAL_ERROR = 0x01  # QUIC's code for a fault on this side
 MAX_GAPS = 512  # missing pieces inside what came of a stream: a window of full packets half of which are lost has 260
 
 
-def make_configuration(secret: SecretKey, *, is_client: bool, alpns: Sequence[bytes], idle: float) -> QuicConfiguration:
+def make_configuration(
+    secret: SecretKey,
+    *,
+    is_client: bool,
+    alpns: Sequence[bytes],
+    idle: float,
+    ticket: SessionTicket | None = None,
+) -> QuicConfiguration:
     """aioquic's configuration of one side; ``idle`` is the idle timeout in seconds."""
     certificate: Any = RawKeyCertificate(secret.public)
     return QuicConfiguration(
@@ -76,6 +88,7 @@ def make_configuration(secret: SecretKey, *, is_client: bool, alpns: Sequence[by
         max_stream_data=STREAM_WINDOW,
         max_datagram_frame_size=MAX_DATAGRAM_FRAME,
         max_datagram_size=DATAGRAM_SIZE,
+        session_ticket=ticket,
     )
 
 
@@ -90,15 +103,19 @@ class Engine(FastPath):
         configuration: QuicConfiguration,
         expected: EndpointId | None = None,
         reset_token: Callable[[bytes], bytes],
+        tickets: Tickets | None = None,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
     ) -> None:
         self._expected = expected
         self._reset_token = reset_token
+        self._tickets = tickets or Tickets()
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
+            session_ticket_fetcher=self._redeem,
+            session_ticket_handler=self._on_ticket,
         )
         # A peer's bad bytes are its fault and no news to the program: aioquic's notes go to a quiet logger of ours.
         self._logger = QuicConnectionAdapter(quic_logger, {"id": self.host_cid.hex()})
@@ -117,8 +134,54 @@ class Engine(FastPath):
         make_raw_key_context(self.tls, is_client=self._is_client, expected=self._expected)
 
     @property
+    def expected(self) -> EndpointId | None:
+        """The id that was dialled; None on the accepting side."""
+        return self._expected
+
+    @property
     def peer_id(self) -> EndpointId | None:
         return self.tls.peer_id if hasattr(self, "tls") else None
+
+    def _on_ticket(self, ticket: SessionTicket) -> None:
+        """The peer has given us a ticket, or is about to get one."""
+        id, alpn = self.peer_id, self.tls.alpn_negotiated
+        if id is None or alpn is None:
+            return
+        if self._is_client:
+            self._tickets.keep(id, alpn, ticket)
+        else:
+            self._tickets.issue(Issued(ticket, id, alpn))
+
+    def _redeem(self, ticket: bytes) -> SessionTicket | None:
+        issued = self._tickets.redeem(ticket)
+        if issued is None or issued.alpn != self.tls.alpn_negotiated:
+            return None  # another protocol: data for the one must not reach the other (RFC 8446 4.2.10)
+        if self.tls.offers_early_data and issued.ticket.max_early_data_size is None:
+            return None
+        self.tls.ticket_id = issued.id
+        return issued.ticket
+
+    def _alpn_handler(self, alpn_protocol: str) -> None:
+        super()._alpn_handler(alpn_protocol)
+        if not self._is_client and alpn_protocol not in self._tickets.early:
+            self.tls._max_early_data = None
+
+    @property
+    def alpn(self) -> bytes:
+        """The protocol that was agreed on; before that, the one that was offered with early data."""
+        offered = self.configuration.alpn_protocols or [""]
+        return (self.tls.alpn_negotiated or offered[0]).encode("ascii")
+
+    @property
+    def early(self) -> bool:
+        """Data may be sent, or has come, before the handshake is over: it may be a copy of what was sent before."""
+        if self.confirmed or not hasattr(self, "tls"):
+            return False
+        return bool(self._cryptos[tls.Epoch.ZERO_RTT].send.is_valid() or self.tls.early_data_accepted)
+
+    @property
+    def early_data_accepted(self) -> bool:
+        return self.tls.early_data_accepted
 
     @property
     def confirmed(self) -> bool:
@@ -290,9 +353,51 @@ class Engine(FastPath):
         """
         self._probe_pending = True
 
+    @property
+    def peer_place(self) -> Any:
+        """Where packets for the peer go, by what the engine knows; None before the first has come."""
+        return self._network_paths[0].addr if self._network_paths else None
+
+    def rename_path(self, place: Any) -> None:
+        """Call the address in use ``place`` from now on; nothing else changes."""
+        self._network_paths[0].addr = place
+
+    def path_changed(self, now: float) -> None:
+        """Packets go another way from now on: what is known of the old one's speed and delay is forgotten."""
+        self._loss._cc.start_over(now)  # type: ignore[attr-defined]
+        self._loss._rtt_initialized = False
+        self._loss._rtt_min = math.inf
+        self._loss._pto_count = 0
+        self._probe_pending = True  # its answer tells what the old way has swallowed
+
+    def probe_place(self, place: Any) -> bool:
+        """A client asks whether the server is at ``place`` too, and moves there where it answers (RFC 9000 8.2, 9).
+
+        False where it cannot: each place needs a connection ID that the server has given and nobody uses.
+        """
+        if not (self._handshake_confirmed and self._is_client and self._peer_cid_available):
+            return False
+        self.forget_probe()
+        path = QuicNetworkPath(place)
+        path.peer_cid = self._peer_cid_available.pop(0)
+        self._add_network_path(path)
+        return True
+
+    def forget_probe(self) -> None:
+        """Give up what `probe_place` has asked and nobody has answered."""
+        for path in self._network_paths[1:]:
+            if path.peer_cid is not None:
+                self._retire_peer_cid(path.peer_cid)
+        del self._network_paths[1:]
+
+    @property
+    def is_silent(self) -> bool:
+        """The peer has answered nothing of late, though it was asked again and again."""
+        return self._loss._pto_count >= PROBES_IN_VAIN and self._handshake_confirmed
+
     def end_silence(self) -> None:
         """To be called when something has arrived: after several probes in vain the path is back, so ask at once."""
-        if self._loss._pto_count >= PROBES_IN_VAIN and self._handshake_confirmed:
+        if self.is_silent:
             self._probe_pending = True
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:

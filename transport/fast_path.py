@@ -47,9 +47,16 @@ STREAM = 0x08  # frame type; its low bits: 1 end, 2 length present, 4 offset pre
 
 
 class FastPath(QuicConnection):
-    """A `QuicConnection` with a straight path for bulk stream data."""
+    """A `QuicConnection` with a straight path for bulk stream data. ``accepted`` counts the packets that were the
+    peer's."""
+
+    accepted = 0
 
     # -- receive ----------------------------------------------------------------------------------------------------
+
+    def _payload_received(self, context: QuicReceiveContext, plain: bytes, *args: Any, **options: Any) -> Any:
+        self.accepted += 1
+        return super()._payload_received(context, plain, *args, **options)
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         if not self._receive_fast(data, addr, now):
@@ -109,6 +116,7 @@ class FastPath(QuicConnection):
                 self.close(error.error_code, error.frame_type, error.reason_phrase)
             if self._state in END_STATES or self._close_pending:
                 return True
+        self.accepted += 1
         self._close_at = now + self._idle_timeout()
         self._ack_eliciting_sent_since_receipt = False
         if number > space.largest_received_packet:

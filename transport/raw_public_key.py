@@ -63,11 +63,18 @@ class RawKeyContext(tls.Context):
     expected: EndpointId | None = None
     """The id that was dialled; None on the accepting side."""
 
+    ticket_id: EndpointId | None = None
+    """On the accepting side of a resumed handshake: the id that the ticket was given to."""
+
+    offers_early_data = False
+
     @property
     def peer_id(self) -> EndpointId | None:
-        """The key that the peer sent; proven once the handshake is complete."""
+        """The key that the peer sent, or that its ticket stands for; proven once the handshake is complete."""
         certificate = cast("RawKeyCertificate | None", self._peer_certificate)
-        return certificate.id if certificate is not None else None
+        if certificate is not None:
+            return certificate.id
+        return (self.expected or self.ticket_id) if self.session_resumed else None
 
     def _set_peer_certificate(self, certificate: tls.Certificate) -> None:
         if len(certificate.certificates) != 1:
@@ -86,7 +93,10 @@ class RawKeyContext(tls.Context):
         # Look at the offer before anything is sent: a client that cannot do raw keys gets the reason.
         hello = tls.pull_client_hello(Buffer(data=input_buf.data_slice(0, input_buf.capacity)))
         self._require_raw_keys(hello.other_extensions, lambda value: RAW_PUBLIC_KEY in value[1:])
+        self.offers_early_data = hello.early_data
         super()._server_handle_hello(input_buf, *output_bufs)
+        if self.session_resumed:
+            self._server_expect_finished()  # a resumed handshake has no certificate (RFC 8446 2.2)
 
     def _server_handle_certificate(self, input_buf: Buffer, *args: Any) -> None:
         super()._server_handle_certificate(input_buf, *args)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.base import QuicRttMonitor, register_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer
@@ -37,6 +37,12 @@ class UtilisedCubic(CubicCongestionControl):
             return
         super().on_packet_acked(now=now, packet=packet)
         self.congestion_window = min(self.congestion_window, MAX_WINDOW)
+
+    def start_over(self, now: float) -> None:
+        """On another path (RFC 9000 9.4). What was lost before ``now`` says nothing of it."""
+        self.reset()
+        self._congestion_recovery_start_time = now
+        self._rtt_monitor = QuicRttMonitor()
 
 
 class BurstPacer(QuicPacketPacer):

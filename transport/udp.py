@@ -12,16 +12,13 @@ import logging
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from .addr import IpAddr
+from .socket_address import SocketAddress, ip_addr_of
 
-__all__ = ["SocketAddress", "UdpSocket", "ip_addr_of"]
+__all__ = ["UdpSocket"]
 
 logger = logging.getLogger(__name__)
-
-SocketAddress = tuple[Any, ...]
-"""What the socket module gives: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104  # linux/udp.h; the socket module does not name them
 MAX_SEGMENTS = 64  # the kernel's own limit (UDP_MAX_SEGMENTS)
@@ -123,10 +120,15 @@ class UdpSocket:
                 break
         return stop
 
+    def rebound(self) -> UdpSocket | None:
+        """Close, and open anew: at the same port where it is still free, else at another. None where neither goes."""
+        self.close()
+        for port in (self.local.port, 0):
+            try:
+                return UdpSocket(IpAddr(self.local.ip, port))
+            except OSError as error:
+                logger.info("cannot bind %s anew: %s", IpAddr(self.local.ip, port), error)
+        return None
+
     def close(self) -> None:
         self._socket.close()
-
-
-def ip_addr_of(addr: SocketAddress) -> IpAddr:
-    """The socket module's address as ours: without zone, flow and scope."""
-    return IpAddr.of(str(addr[0]).partition("%")[0], int(addr[1]))

@@ -28,6 +28,7 @@ def limits_of(page, package):
     [
         *limits_of("transport.md", "transport"),
         *limits_of("relay.md", "transport"),
+        *limits_of("reach.md", "transport"),
         *limits_of("documents.md", "docs_sync"),
         *limits_of("protocol.md", "docs_sync"),
         *limits_of("access.md", "docs_sync"),

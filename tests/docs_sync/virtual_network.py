@@ -48,7 +48,7 @@ class Network:
 
         class Endpoint(VirtualEndpoint):
             @classmethod
-            def bind(cls, *, secret_key, alpns=(), bind=()):
+            def bind(cls, *, secret_key, alpns=(), bind=(), **without_relays):
                 async def open():
                     return cls(network, secret_key, [IpAddr.parse(place) for place in bind], alpns)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tidings.gossip import ALPN, Event, Gossip, Received, Topic
+from tidings.gossip import Event, Gossip, Received, Topic
 from tidings.transport import Endpoint, EndpointAddr, Router, SecretKey
 
 LOCAL = ["127.0.0.1:0"]
@@ -32,7 +32,7 @@ class Member:
 async def member(key: SecretKey | None = None, bind: list[str] | None = None) -> Member:
     endpoint = await Endpoint.bind(secret_key=key, bind=bind or LOCAL)
     gossip = Gossip(endpoint)
-    return Member(endpoint, gossip, Router(endpoint, {ALPN: gossip.handle}))
+    return Member(endpoint, gossip, Router(endpoint, gossip.handlers))
 
 
 @asynccontextmanager

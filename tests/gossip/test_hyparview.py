@@ -20,7 +20,7 @@ from tidings.gossip.messages import (
 from tidings.gossip.outputs import Down, Learned, Output, Send, Up
 from tidings.gossip.timers import Timers
 
-from .simulation import node_id
+from benchmarks.gossip_sim.network import node_id
 
 ME = node_id(0)
 HIGH, LOW = Priority.HIGH, Priority.LOW

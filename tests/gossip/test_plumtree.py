@@ -9,7 +9,7 @@ from tidings.gossip.outputs import Deliver, Output, Send
 from tidings.gossip.plumtree import Plumtree
 from tidings.gossip.timers import Timers
 
-from .simulation import Simulation, node_id
+from benchmarks.gossip_sim.network import Network, node_id
 
 
 def payload(content: bytes, round: int | None = 0) -> Payload:
@@ -170,7 +170,7 @@ def test_strangers_do_not_get_into_the_tree() -> None:
 
 
 def test_six_in_two_groups_and_one_link_between() -> None:
-    simulation = Simulation(1)
+    simulation = Network(1, record=True)
     ids = simulation.add(*range(6))
     trees = [simulation.nodes[id].tree for id in ids]
 
@@ -190,7 +190,7 @@ def test_six_in_two_groups_and_one_link_between() -> None:
     simulation.sent.clear()
     simulation.broadcast(ids[0], b"three")
     simulation.run(2)
-    assert simulation.sent["Payload"] == 5, "the tree has no cycle left"
+    assert simulation.sent[Payload] == 5, "the tree has no cycle left"
 
 
 ids = st.sampled_from([blake3(b"%d" % number).digest() for number in range(12)])
@@ -242,3 +242,17 @@ def test_any_history_keeps_the_invariants(script: list[tuple[int, object]]) -> N
     for _ in range(200):
         node.wait(1)
     assert len(node.timers) == 0 and tree._missing == {} and not tree._received
+
+
+def test_from_far_away_a_payload_is_awaited_longer() -> None:
+    node = Node(eager=1)
+    node.hear(1, Prune())
+    node.tree.note_round_trip(node_id(1), 0.4)
+    node.tree.note_round_trip(node_id(9), 1.0)  # a stranger's is not noted
+    x = payload(b"x")
+    node.hear(1, IHave(((x.id, 3),)))
+    assert node.wait(0.5) == []
+    assert node.wait(0.15) == [Send(node_id(1), Graft(x.id, 3))]
+    node.tree.note_round_trip(node_id(1), 1000.0)
+    node.hear(1, IHave(((payload(b"y").id, 3),)))
+    assert node.wait(3.1)[-1] == Send(node_id(1), Graft(payload(b"y").id, 3))

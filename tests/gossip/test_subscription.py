@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+from tidings.gossip.errors import SubscriberTooSlow
 from tidings.gossip.subscription import Lagged, Received, Subscription
 from tidings.transport import EndpointId
 
@@ -49,3 +51,32 @@ async def test_a_cancelled_reader_loses_nothing() -> None:
 
 def test_direct_is_round_zero_or_neighbours_only() -> None:
     assert received(1, 0).is_direct and received(1, None).is_direct and not received(1, 3).is_direct
+
+
+async def test_one_that_is_to_fail_ends_behind_what_is_queued() -> None:
+    subscription: Subscription[Received] = Subscription(2, "fail")
+    for number in range(4):
+        subscription.push(received(number))
+    assert [await subscription.next() for _ in range(2)] == [received(0), received(1)]
+    for _ in range(2):
+        with pytest.raises(SubscriberTooSlow, match="2 events"):
+            await subscription.next()
+
+
+async def test_one_that_blocks_has_messages_wait_and_in_the_end_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.gossip.subscription.PATIENCE", 0.05)
+    subscription: Subscription[Received] = Subscription(1, "block")
+    assert not subscription.blocks
+    subscription.push(received(1))
+    assert subscription.blocks
+    await subscription.room()
+    waiting = asyncio.create_task(subscription.room())
+    await asyncio.sleep(0)
+    assert await subscription.next() == received(1)
+    await waiting
+    assert not subscription.blocks and subscription.lost == 0
+    subscription.push(received(2))
+    subscription.push(received(3))
+    assert subscription.lost == 1
+    subscription.close()
+    assert not subscription.blocks

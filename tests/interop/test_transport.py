@@ -126,3 +126,55 @@ async def test_an_idle_connection_stays_up_by_their_heartbeat_or_ours(connected)
     connection, _ = connected
     await asyncio.sleep(6)
     assert connection.closed is None
+
+
+async def until_ticket(endpoint):
+    async with asyncio.timeout(5):
+        while not endpoint._driver._tickets._given:
+            await asyncio.sleep(0.01)
+
+
+async def test_we_come_back_to_a_rust_endpoint_with_early_data():
+    async with Rust("iroh") as rust, Endpoint.bind(bind=["127.0.0.1:0"]) as ours:
+        started = await rust.do("start", alpns=[ALPN.hex()])
+        addr = EndpointAddr.of(EndpointId.parse(started["id"]), map(IpAddr.parse, started["addrs"]))
+        accepting = asyncio.create_task(rust.do("accept", timeout=20))
+        first = await ours.connect(addr, ALPN)
+        await accepting
+        await until_ticket(ours)
+        first.close()
+        accepting = asyncio.create_task(rust.do("accept", timeout=20))
+        connection = await ours.connect(addr, ALPN, early_data=True)
+        assert connection.replayable
+        stream = await connection.open_bi()
+        await stream.send.write(b"early" * 100)
+        await stream.send.finish()
+        accepted = await accepting
+        assert accepted["remote"] == str(ours.id)
+        echo = asyncio.create_task(rust.do("echo", timeout=20, connection=accepted["connection"]))
+        assert await stream.recv.read_to_end(limit=1000) == b"early" * 100
+        await echo
+        assert await connection.confirmed()
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_rust_endpoint_comes_back_to_us(early):
+    """It offers early data with every ticket that allows it."""
+    options = {"early_data": [ALPN]} if early else {}
+    async with Rust("iroh") as rust, Endpoint.bind(alpns=[ALPN], bind=["127.0.0.1:0"], **options) as ours:
+        started = await rust.do("start", alpns=[ALPN.hex()])
+        for attempt in range(3):
+            dialling = asyncio.create_task(
+                rust.do("connect", timeout=20, peer=str(ours.id), addrs=list(map(str, ours.bound())), alpn=ALPN.hex())
+            )
+            connection = await asyncio.wait_for(anext(ours.incoming()), 20)
+            theirs = (await dialling)["connection"]
+            assert str(connection.remote_id) == started["id"]
+            assert connection.engine.tls.session_resumed is (attempt > 0)
+            echo = asyncio.create_task(rust.do("echo", timeout=20, connection=theirs))
+            stream = await connection.open_bi()
+            await stream.send.write(b"hello")
+            await stream.send.finish()
+            assert await stream.recv.read_to_end(limit=1000) == b"hello"
+            await echo
+            assert await connection.confirmed() is (early and attempt > 0)

@@ -7,7 +7,7 @@ from tidings.transport import EndpointAddr, IpAddr, SecretKey
 from tidings.transport.errors import LookupFailed, Unreachable
 from tidings.transport.lookup import service
 from tidings.transport.lookup.records import Record
-from tidings.transport.lookup.service import publish, resolve
+from tidings.transport.lookup.service import resolve
 
 ID = SecretKey(bytes(32)).public
 OTHER = SecretKey(b"\1" * 32).public
@@ -86,9 +86,3 @@ async def test_a_service_that_says_very_much_waits(monkeypatch):
     assert (await anext(found)).addr.direct[0].port == 1
     await asyncio.sleep(0.01)
     await found.aclose()
-
-
-async def test_publishing_goes_to_all():
-    services = [Says(), Says(OSError("down")), Says()]
-    await publish(services, record(5))
-    assert [len(each.published) for each in services] == [1, 0, 1]

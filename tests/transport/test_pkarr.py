@@ -112,3 +112,11 @@ def test_lines_that_say_nothing_to_us_are_left_out():
     record = Record.parse(ID, lines)
     assert [str(addr) for addr in record.addr.sorted()] == ["1.2.3.4:5", "2a_00ff"]
     assert record.user_data == "a"
+
+
+def test_text_of_another_class_says_nothing():
+    data = bytearray(PACKET.dns)
+    data[data.index(b"\x00\x10\x00\x01") + 3] = 3  # CHAOS
+    signature = SECRET.sign(b"3:seqi1e1:v%d:" % len(data) + data)
+    packet = SignedPacket.from_payload(ID, signature + (1).to_bytes(8, "big") + data)
+    assert packet.record().addr.relays == []

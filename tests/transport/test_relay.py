@@ -1,6 +1,8 @@
 """Relay servers and clients over loopback: who is let in, what arrives, and what bad clients cost."""
 
 import asyncio
+import base64
+import contextlib
 from contextlib import asynccontextmanager
 from urllib.request import Request, urlopen
 
@@ -190,7 +192,8 @@ async def test_a_slow_client_loses_its_own_datagrams(monkeypatch):
             for _ in range(400):
                 while not a.client.send(CAROL.public, [bytes(1200)] * 50):
                     await asyncio.sleep(0.001)
-            a.client.send(BOB.public, [b"on time"])
+            while not a.client.send(BOB.public, [b"on time"]):
+                await asyncio.sleep(0.001)
             await until(lambda: b.received == [(ALICE.public, [b"on time"])])
             await until(lambda: relay.metrics.clients._value.get() == 2)  # it was given up
 
@@ -263,3 +266,73 @@ async def test_pings_are_answered():
     async with RelayServer.open() as relay, raw(relay, ALICE) as socket:
         await socket.send(encode(Ping(b"12345678"), by="client"))
         assert await socket.recv() == b"\x0a12345678"
+
+
+class Proxy:
+    """An HTTP proxy that opens tunnels (CONNECT), with or without a password."""
+
+    def __init__(self, password=None):
+        self.asked = []
+        self._password = password
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+    async def _serve(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        target = head.split()[1]
+        self.asked.append(target)
+        if self._password and self._password not in head:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            writer.close()
+            return
+        host, _, port = target.rpartition(":")
+        onward = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        async def pump(source, sink):
+            with contextlib.suppress(ConnectionError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, onward[1]), pump(onward[0], writer))
+
+
+async def test_a_relay_behind_a_proxy():
+    async with RelayServer.open() as relay, Proxy() as proxy:
+        place = f"http://127.0.0.1:{proxy.port}"
+        async with Endpoint(url(relay), ALICE, proxy=place) as a, Endpoint(url(relay), BOB, proxy=place) as b:
+            await until(lambda: a.client.is_connected and b.client.is_connected)
+            a.client.send(BOB.public, [b"through"])
+            await until(lambda: b.received == [(ALICE.public, [b"through"])])
+        assert set(proxy.asked) == {str(relay.bound()[0])}
+
+
+async def test_a_proxy_that_wants_a_password():
+    password = base64.b64encode(b"me:secret").decode()
+    async with RelayServer.open() as relay, Proxy(password) as proxy:
+        with_password = f"http://me:secret@127.0.0.1:{proxy.port}"
+        without = f"http://127.0.0.1:{proxy.port}"
+        async with Endpoint(url(relay), ALICE, proxy=without) as a, Endpoint(url(relay), BOB, proxy=with_password) as b:
+            await until(lambda: b.client.is_connected and a.client.status.problem)
+            assert not a.client.is_connected and "407" in a.client.status.problem
+
+
+async def test_an_attempt_that_hangs_is_begun_anew_when_the_network_changes():
+    accepted = []
+    silent = await asyncio.start_server(lambda reader, writer: accepted.append(writer), "127.0.0.1", 0)
+    place = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
+    async with Endpoint(place, ALICE) as a:
+        await until(lambda: len(accepted) == 1)
+        a.client.check([])
+        await until(lambda: len(accepted) == 2)
+    for writer in accepted:
+        writer.close()
+    silent.close()

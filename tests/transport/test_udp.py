@@ -2,7 +2,8 @@ import socket
 
 import pytest
 from tidings.transport.addr import IpAddr
-from tidings.transport.udp import MAX_SEGMENTS, UdpSocket, ip_addr_of
+from tidings.transport.socket_address import ip_addr_of
+from tidings.transport.udp import MAX_SEGMENTS, UdpSocket
 
 
 @pytest.fixture

@@ -113,13 +113,14 @@ def _message(id: EndpointId, lines: list[str], ttl: int) -> bytes:
         for line in lines:
             answer.add(dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, [line.encode()]), ttl)
         message.answer.append(answer)
-    return message.to_wire(max_size=65_535)
+    return message.to_wire(max_size=65_535, want_shuffle=False)  # what comes first counts first
 
 
 def _lines(id: EndpointId, data: bytes) -> Iterator[str]:
     try:
         message = dns.message.from_wire(data)
-        answers = [each for each in message.answer if each.rdtype == dns.rdatatype.TXT and each.name == _name(id)]
+        texts = (dns.rdataclass.IN, dns.rdatatype.TXT)
+        answers = [each for each in message.answer if (each.rdclass, each.rdtype) == texts and each.name == _name(id)]
     except (dns.exception.DNSException, ValueError) as error:
         raise DecodeError(f"a packet of {id.short()} has no DNS message in it: {error}") from error
     for answer in answers:

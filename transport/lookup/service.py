@@ -19,7 +19,7 @@ from ..errors import LookupFailed
 from ..keys import EndpointId
 from .records import Record
 
-__all__ = ["Lookup", "publish", "resolve"]
+__all__ = ["Lookup", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ class Lookup(Protocol):
         """Records of ``id`` as they are found; ends when nothing more will come. It may raise what it likes."""
 
     async def publish(self, record: Record) -> None:
-        """Tell others where we are, from now on and until told something else. A service may do nothing."""
+        """Tell others where we are, until told something else; called again every few minutes. It may do nothing.
+
+        The record names relays alone, unless the service has an attribute ``publishes_direct`` that is true.
+        """
 
 
 async def resolve(services: Sequence[Lookup], id: EndpointId) -> AsyncGenerator[Record, None]:
@@ -75,15 +78,3 @@ async def resolve(services: Sequence[Lookup], id: EndpointId) -> AsyncGenerator[
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-
-
-async def publish(services: Sequence[Lookup], record: Record) -> None:
-    """Through all services at once. One that fails is told in the log, and costs nobody else."""
-
-    async def tell(service: Lookup) -> None:
-        try:
-            await service.publish(record)
-        except Exception as error:
-            logger.warning("%s was not told where we are: %s", type(service).__name__, error)
-
-    await asyncio.gather(*map(tell, services))

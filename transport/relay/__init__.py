@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .client import RelayClient, RelayStatus
+from .relays import RelayConfig, Relays
 
-__all__ = ["RelayClient", "RelayStatus"]
+__all__ = ["RelayClient", "RelayConfig", "RelayStatus", "Relays"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import UsageError
@@ -21,10 +22,14 @@ class BadCertificate(UsageError):
 
 
 class Certificates:
-    """``context`` serves what the files held when they were last good. Raises BadCertificate."""
+    """``context`` serves what the files held when they were last good. Raises BadCertificate.
+
+    ``on_renewed``, once set, is called when others have taken their place.
+    """
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        self._files = certificate, key
+        self.files = certificate, key
+        self.on_renewed: Callable[[], None] = lambda: None
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._seen = self._stamp()
@@ -47,10 +52,11 @@ class Certificates:
         self._seen = stamp
         self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # half of a pair would spoil the one in use
         self._load(self.context)
+        self.on_renewed()
         return True
 
     def _load(self, context: ssl.SSLContext) -> None:
-        certificate, key = self._files
+        certificate, key = self.files
         try:
             context.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError) as error:
@@ -60,6 +66,6 @@ class Certificates:
 
     def _stamp(self) -> tuple[int, ...]:
         try:
-            return tuple(file.stat().st_mtime_ns for file in self._files)
+            return tuple(file.stat().st_mtime_ns for file in self.files)
         except OSError:
             return ()

@@ -12,9 +12,10 @@ import os
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -51,11 +52,13 @@ __all__ = ["OnDatagrams", "OnGone", "RelayClient", "RelayStatus", "batches"]
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0  # seconds until the relay has confirmed us
+CONNECT_TIMEOUT, LONGEST_CONNECT = 10.0, 40.0  # seconds until the relay has confirmed us, doubled after a failure
 PING_INTERVAL = 15.0  # seconds without a message until we ask
 PONG_TIMEOUT = 5.0  # seconds for the first answer; then three round trips
 MIN_PONG_TIMEOUT = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 16.0  # seconds between attempts, doubled each time
+SOON, SOON_PAUSE = 30.0, 1.0  # seconds in which a relay that was lost is asked this often: most of them restart
+DRAIN = 0.5  # seconds for what is queued when it closes
 QUEUED = 64  # messages that wait for the relay to take them
 STALE = 3.0  # seconds after which a datagram that waits for the relay is of no use any more
 MAX_BATCH = MAX_BODY - 35  # bytes of datagrams beside an id, ECN and the size
@@ -102,10 +105,16 @@ class RelayClient:
         self._queue: deque[tuple[float, bytes]] = deque()
         self._waiting = asyncio.Event()
         self._changed = asyncio.Event()
+        self._sending = False
+        self._socket: ClientConnection | None = None
+        self._connecting: asyncio.Future[ClientConnection] | None = None
+        self._hurry = asyncio.Event()
+        self._drained = asyncio.Event()
         self._pinged: tuple[bytes, float] | None = None
         self._heard_at = 0.0
         self._proved = False  # a pong came: the connection is worth starting anew at once
         self._hold_until = 0.0
+        self._limit = CONNECT_TIMEOUT
         self._task = asyncio.create_task(self._run(), name=f"relay {url}")
 
     @property
@@ -126,9 +135,20 @@ class RelayClient:
         self._waiting.set()
         return True
 
-    def check(self) -> None:
-        """Ask whether the relay is still there, after the network changed."""
-        if self.is_connected:
+    def check(self, ips: Collection[IPv4Address | IPv6Address]) -> None:
+        """Ask whether the relay is still there, after the network changed. ``ips`` are our addresses now.
+
+        A connection from an address that is gone is given up at once, an attempt begun anew, a pause ended.
+        """
+        self._hurry.set()
+        if self._socket is None:
+            if self._connecting is not None:
+                self._connecting.cancel()
+            return
+        local = ip_address(str(self._socket.local_address[0]).partition("%")[0])
+        if not local.is_loopback and local not in ips:
+            self._socket.transport.abort()
+        elif self.is_connected:
             self._heard_at = -PING_INTERVAL
             self._waiting.set()
 
@@ -142,6 +162,13 @@ class RelayClient:
         return self.is_connected
 
     async def aclose(self) -> None:
+        """Leave, once the relay has taken what is queued (it may say that connections are over)."""
+        if self.is_connected:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN):
+                    while self._queue or self._sending:
+                        self._drained.clear()
+                        await self._drained.wait()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._note(state="closed", problem="")
@@ -149,25 +176,38 @@ class RelayClient:
     # -- the connection --------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pause, lost_at = FIRST_PAUSE, -SOON
         while True:
             self._proved = False
             self._note(state="connecting", rtt=None, problem=await self._attempt())
-            pause = FIRST_PAUSE if self._proved else min(LONGEST_PAUSE, 2 * pause)
+            self._limit = min(LONGEST_CONNECT, 2 * self._limit)
+            if self._proved:
+                pause, lost_at, self._limit = FIRST_PAUSE, self._loop.time(), CONNECT_TIMEOUT
+            longest = SOON_PAUSE if self._loop.time() < lost_at + SOON else LONGEST_PAUSE
+            pause = min(longest, 2 * pause)
             held = max(0.0, self._hold_until - self._loop.time())
-            await asyncio.sleep(held + pause * self._rng.uniform(0.5, 1.0))
+            self._hurry.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(held + pause * self._rng.uniform(0.5, 1.0)):
+                    await self._hurry.wait()
+                    pause = FIRST_PAUSE
 
     async def _attempt(self) -> str:
         """One connection from its beginning to its end; why it ended."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT) as limit:
-                socket = await self._connect()
+            async with asyncio.timeout(self._limit) as limit:
+                self._connecting = asyncio.ensure_future(self._connect())
+                await asyncio.wait([self._connecting])
+                if self._connecting.cancelled():
+                    return "the network changed"
+                self._socket = socket = self._connecting.result()
                 try:
                     version = await self._introduce(socket)
                     limit.reschedule(None)
                     self._note(state="connected", problem="")
                     await self._serve(socket, version)
                 finally:
+                    self._socket = None
                     with suppress(TimeoutError, OSError, WebSocketException):
                         async with asyncio.timeout(1.0):
                             await socket.close()
@@ -181,12 +221,16 @@ class RelayClient:
             return f"this is no relay, or it is not well: {error}"
         except (OSError, WebSocketException) as error:
             return f"the relay cannot be reached: {error}"
+        finally:
+            if self._connecting is not None:
+                self._connecting.cancel()
+                self._connecting = None
         return "the connection ended"
 
     async def _connect(self) -> ClientConnection:
         parts = urlsplit(self.url.url)
         scheme = "wss" if parts.scheme == "https" else "ws"
-        host = (parts.hostname or "").rstrip(".")
+        host = self.url.host
         options: dict[str, object] = {}
         if scheme == "wss":
             options = {"ssl": self._tls or ssl.create_default_context(), "server_hostname": host}
@@ -254,7 +298,10 @@ class RelayClient:
             while self._queue:
                 queued_at, message = self._queue.popleft()
                 if self._loop.time() < queued_at + STALE:
+                    self._sending = True
                     await socket.send(message)
+                    self._sending = False
+            self._drained.set()
             now = self._loop.time()
             if self._pinged is not None:
                 if now >= (until := self._pinged[1] + self._patience()):

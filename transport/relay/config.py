@@ -4,6 +4,8 @@
     http_bind_addr = "[::]:80"
     access = "everyone"                       # or one of the tables below
 
+    enable_quic_addr_discovery = true
+
     [tls]
     https_bind_addr = "[::]:443"
     manual_cert_path = "relay.crt"
@@ -14,7 +16,8 @@
     max_burst_bytes = 4_000_000
 
 ``access`` may also be ``{allowlist = ["id", ...]}``, ``{denylist = ["id", ...]}``, ``{shared_token = ["token", ...]}``
-or ``{http = {url = "https://...", bearer_token = "..."}}``.
+or ``{http = {url = "https://...", bearer_token = "..."}}``. Without ``[tls]``, address discovery is at port 7842 of the
+address that plain HTTP is at, and its clients cannot check whom they ask.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Tls(_Strict):
     https_bind_addr: str = "[::]:443"
+    quic_bind_addr: str = "[::]:7842"
     cert_mode: Literal["Manual", "Reloading"] = "Manual"
     cert_dir: str = "."
     manual_cert_path: str | None = None
@@ -94,6 +98,7 @@ class RelayConfig(_Strict):
     tls: Tls | None = None
     limits: Limits = msgspec.field(default_factory=Limits)
     access: Literal["everyone"] | AccessTable = "everyone"
+    enable_quic_addr_discovery: bool = False
     enable_metrics: bool = True
     metrics_bind_addr: str = "127.0.0.1:9090"
 
@@ -145,7 +150,7 @@ def checked(config: RelayConfig) -> RelayConfig:
     for text in (
         config.http_bind_addr,
         config.metrics_bind_addr,
-        *([config.tls.https_bind_addr] if config.tls else []),
+        *([config.tls.https_bind_addr, config.tls.quic_bind_addr] if config.tls else []),
     ):
         try:
             IpAddr.parse(text)

@@ -27,6 +27,10 @@ class RelayMetrics:
         self.denials = self._counter("denials", "Clients that were not")
         self.disconnects = self._counter("disconnects", "Clients that left")
         self.refused = self._counter("conns_refused", "Connections beyond the limits")
+        self.discovery_incoming = self._counter("qad_incoming", "Clients that began to ask for their address")
+        self.discovery_errors = self._counter("qad_incoming_error", "Of them, those that did not come far enough")
+        self.discovery_connections = self._counter("qad_connections", "Of them, those that were told")
+        self.discovery_closed = self._counter("qad_connections_closed", "Of those, the ones that have left")
         self.clients = self._gauge("clients", "Clients that are connected")
         self.ids = self._gauge("unique_client_keys", "Ids that are connected")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
-__all__ = ["RELAY", "Page", "answer"]
+__all__ = ["CHALLENGE", "RELAY", "RESPONSE", "Page", "answer"]
 
 RELAY = "/relay"
 """Where the WebSocket is."""

@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 QUEUED = 512  # messages that wait for a client; more are dropped (iroh's figure)
+QUEUED_BYTES = 4 << 20  # of them: a message may hold 64 KiB
 WRITE_TIMEOUT = 2.0  # seconds for a client to take one
 ESTABLISH_TIMEOUT = 30.0  # seconds for a client to say who it is
 PING_INTERVAL = 15.0  # seconds, and 1 to 5 more
@@ -64,6 +65,7 @@ PONG_TIMEOUT = 5.0
 MAX_CLIENTS = 16_384
 MAX_HANDSHAKES = 1024  # connections that have not proved a key yet
 MAX_MESSAGE = MAX_BODY + 1
+ANY = ["::", "0.0.0.0"]  # noqa: S104 - what operators mean by [::]
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, POLICY = 1000, 1001, 1002, 1008  # WebSocket close codes
 
 
@@ -85,6 +87,7 @@ class _Client:
         self.ping: bytes = b""
         self._metrics = metrics
         self._queue: deque[bytes] = deque()
+        self._queued = 0
         self._waiting = asyncio.Event()
 
     def say(self, frame: Frame) -> None:
@@ -92,9 +95,10 @@ class _Client:
 
     def send(self, message: bytes) -> bool:
         """Queue a message; False where the queue is full and it is lost."""
-        if len(self._queue) >= QUEUED:
+        if len(self._queue) >= QUEUED or self._queued + len(message) > QUEUED_BYTES:
             return False
         self._queue.append(message)
+        self._queued += len(message)
         self._waiting.set()
         return True
 
@@ -105,6 +109,7 @@ class _Client:
             self._waiting.clear()
             while self._queue:
                 message = self._queue.popleft()
+                self._queued -= len(message)
                 async with asyncio.timeout(WRITE_TIMEOUT):
                     await self.socket.send(message)
                 self._metrics.bytes_sent.inc(len(message))
@@ -163,7 +168,7 @@ class RelayServer:
         try:
             server = await serve(
                 self._serve,
-                str(addr.ip),
+                ANY if str(addr.ip) == ANY[0] else str(addr.ip),  # type: ignore[arg-type]
                 addr.port,
                 ssl=tls,
                 process_request=page,

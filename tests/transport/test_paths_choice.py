@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from tidings.transport import IpAddr, RelayUrl
-from tidings.transport.path_choice import IPV6_BIAS, MARGIN, Way, choose
+from tidings.transport.paths.choice import IPV6_BIAS, MARGIN, Way, choose
 
 RELAY, OTHER_RELAY = RelayUrl("https://a.example/"), RelayUrl("https://b.example/")
 FOUR, FOUR_TOO, SIX = IpAddr.parse("192.0.2.1:1"), IpAddr.parse("192.0.2.2:1"), IpAddr.parse("[2001:db8::1]:1")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .addr import IpAddr, RelayUrl, TransportAddr
+from ..addr import IpAddr, RelayUrl, TransportAddr
 
 __all__ = ["IPV6_BIAS", "MARGIN", "Choice", "Way", "choose"]
 

@@ -1,0 +1,117 @@
+"""What one seed yields: every figure of both papers and of iroh's own tests, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from . import hyparview, plumtree
+from .forks import in_forks
+from .hyparview import FAILURES, Shape
+from .links import Link, plane
+from .network import Network, node_id
+from .plumtree import Measured
+
+__all__ = ["Figures", "iroh_scenarios", "run_seed"]
+
+FIRST_SOURCES = 5  # first broadcasts after each share of failures: each in a fork of its own
+FIRST_FAILURES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+
+@dataclass
+class Figures:
+    """Of one seed."""
+
+    seed: int
+    shape: Shape
+    reliability: dict[float, float] = field(default_factory=dict)
+    on_send: dict[float, float] = field(default_factory=dict)
+    """Reliability where failed nodes are noticed by who sends to them, and only then."""
+    cycles_to_heal: dict[float, int] = field(default_factory=dict)
+    single: list[Measured] = field(default_factory=list)
+    many: list[Measured] = field(default_factory=list)
+    many_plain: list[Measured] = field(default_factory=list)
+    first: dict[float, float] = field(default_factory=dict)
+    flood: int = 0
+    """Payloads of a message that everybody passes to all neighbours."""
+
+
+def run_seed(seed: int, nodes: int, cycles: int, say: Callable[[str], None]) -> Figures:
+    network = hyparview.grow(seed, nodes)
+    say(f"seed {seed}: {nodes} nodes joined, 50 cycles passed")
+    figures = Figures(seed, hyparview.shape(network))
+    figures.flood = sum(len(core.membership.active) for core in network.nodes.values()) - (nodes - 1)
+    failures = [(what, share) for share in FAILURES for what in (_reliability, _on_send, _heal)]
+    works = [(_many, cycles), (_many_plain, cycles), *failures]
+    figures.many, figures.many_plain, *after = in_forks(partial(_go_on, network), works)
+    for (what, share), result in zip(failures, after, strict=True):
+        of = {_reliability: figures.reliability, _on_send: figures.on_send, _heal: figures.cycles_to_heal}
+        of[what][share] = result
+    say(f"seed {seed}: many senders, and failures of {FAILURES[0]:.0%} to {FAILURES[-1]:.0%}")
+    first = node_id(0)
+    figures.single = plumtree.cycles(network, cycles, lambda _: first)
+    say(f"seed {seed}: one sender")
+    firsts = [(share, number) for share in FIRST_FAILURES for number in range(FIRST_SOURCES)]
+    shares = in_forks(partial(_first, network), firsts)
+    for share in FIRST_FAILURES:
+        found = [each for (failed, _), each in zip(firsts, shares, strict=True) if failed == share]
+        figures.first[share] = fmean(found)
+    say(f"seed {seed}: first broadcasts after failures")
+    return figures
+
+
+def _go_on(network: Network, work: Callable[[Network, Any], Any], argument: Any) -> Any:
+    return work(network, argument)
+
+
+def _many(network: Network, cycles: int) -> list[Measured]:
+    ids, rng = list(network.nodes), Random(network.rng.random())
+    return plumtree.cycles(network, cycles, lambda _: rng.choice(ids))
+
+
+def _many_plain(network: Network, cycles: int) -> list[Measured]:
+    for core in network.nodes.values():
+        core.tree._config = plumtree.PLAIN
+    return _many(network, cycles)
+
+
+def _reliability(network: Network, share: float) -> float:
+    hyparview.fail(network, share, noticed=True)
+    return fmean(hyparview.reliability(network))
+
+
+def _on_send(network: Network, share: float) -> float:
+    hyparview.fail(network, share, noticed=False)
+    return fmean(hyparview.reliability(network))
+
+
+def _heal(network: Network, share: float) -> int:
+    hyparview.fail(network, share, noticed=True)
+    return hyparview.cycles_to_heal(network)
+
+
+def _first(network: Network, share: float, number: int) -> float:
+    network.rng.seed(number)
+    return plumtree.first_after_failures(network, share)
+
+
+def iroh_scenarios(seed: int, nodes: int = 100) -> dict[str, tuple[Measured, float, float]]:
+    """iroh-gossip's own: what was measured, and its limits of LDH and RMR."""
+    link = Link(plane(0.01, 0.09, seed))
+    network = Network(seed, link=link)
+    first, *others = network.add(*range(nodes))
+    for other in others:
+        network.join(other, first)
+        network.run(0.5)
+    network.run(120)
+    rng = Random(seed)
+    ids = list(network.nodes)
+    single = plumtree.cycles(network, 30, lambda _: first)[-1]
+    many = plumtree.cycles(network, 30, lambda _: rng.choice(ids))
+    burst = plumtree.burst(network, ids, 5.0)
+    worst = max(many[10:], key=lambda each: each.rmr)
+    return {"single sender": (single, 15, 0.2), "many senders": (worst, 18, 1.0), "burst": (burst, 30, 3.0)}

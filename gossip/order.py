@@ -1,0 +1,116 @@
+"""The messages of each author in the order in which it sent them, and what is missing between them.
+
+A message that is ahead of its turn is held back until those before it have come, or are given up. One that comes after
+it was given up is still handed on, out of its order, and says so: nothing that arrives is lost.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .envelope import Envelope
+from .log import Entry
+
+__all__ = ["AuthorOrder", "Gap"]
+
+MAX_AUTHORS = 16_384  # sessions remembered; about 5 MB. Who was silent for longest is forgotten first
+MAX_HELD = 512  # messages of one session that wait for an earlier one
+MAX_HELD_IN_ALL = 8_192
+MAX_SKIPPED = 1_024  # numbers of one session that were given up and may still come
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """``author``'s messages from number ``first`` to ``last`` of this session did not come in time."""
+
+    author: bytes
+    session: int
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class _Session:
+    turn: int
+    """The number that is to come next."""
+    held: dict[int, Entry] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
+    moved_at: float = 0.0
+    """When one of its messages came last."""
+
+
+class AuthorOrder:
+    __slots__ = ("_held", "_sessions")
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[tuple[bytes, int], _Session] = OrderedDict()
+        self._held = 0
+
+    def arrived(self, entry: Entry, envelope: Envelope, since: float, now: float) -> list[tuple[Entry, bool]]:
+        """What can be handed on now that ``entry`` is here: (entry, whether it comes after its turn).
+
+        ``since``: an author whose message before this one is older than that is followed from here on.
+        """
+        key, number = (envelope.author, envelope.session), envelope.number
+        session = self._sessions.get(key)
+        if session is None:
+            first_for_us = number == 1 or entry.at - envelope.gap / 1e6 < since
+            session = self._sessions[key] = _Session(number if first_for_us else 1)
+            self._forget_oldest()
+        else:
+            self._sessions.move_to_end(key)
+        session.moved_at = now
+        if number < session.turn:
+            late = number in session.skipped
+            session.skipped.discard(number)
+            return [(entry, True)] if late else []
+        if number > session.turn:
+            if number not in session.held:
+                session.held[number] = entry
+                self._held += 1
+            return []
+        session.turn += 1
+        return [(entry, False), *self._follow(session)]
+
+    def knows(self, envelope: Envelope) -> bool:
+        """Whether that number of that session was here."""
+        session = self._sessions.get((envelope.author, envelope.session))
+        if session is None:
+            return False
+        number = envelope.number
+        return number in session.held or (number < session.turn and number not in session.skipped)
+
+    def waits(self, key: tuple[bytes, int]) -> bool:
+        """Whether messages of this session are held back."""
+        session = self._sessions.get(key)
+        return session is not None and bool(session.held)
+
+    def crowded(self, key: tuple[bytes, int]) -> bool:
+        """Whether too much is held back: then what this session waits for is to be given up."""
+        return len(self._sessions[key].held) >= MAX_HELD or self._held >= MAX_HELD_IN_ALL
+
+    def moved_at(self, key: tuple[bytes, int]) -> float:
+        return self._sessions[key].moved_at
+
+    def give_up(self, key: tuple[bytes, int]) -> tuple[Gap, list[tuple[Entry, bool]]]:
+        """Go on without what is missing before the first message that is held back."""
+        session = self._sessions[key]
+        first, session.turn = session.turn, min(session.held)
+        for number in range(session.turn - 1, max(first, session.turn - MAX_SKIPPED) - 1, -1):
+            if len(session.skipped) < MAX_SKIPPED:
+                session.skipped.add(number)
+        return Gap(*key, first, session.turn - 1), list(self._follow(session))
+
+    def _follow(self, session: _Session) -> Iterator[tuple[Entry, bool]]:
+        while session.turn in session.held:
+            entry = session.held.pop(session.turn)
+            self._held -= 1
+            session.turn += 1
+            yield entry, False
+
+    def _forget_oldest(self) -> None:
+        while len(self._sessions) > MAX_AUTHORS:
+            _, session = self._sessions.popitem(last=False)
+            self._held -= len(session.held)
