@@ -46,7 +46,7 @@ class _Partner:
     told_at: float = float("-inf")  # when it got our last Summary
     asked_at: float | None = None  # an Ask is open
     listed: deque[bytes] = field(default_factory=deque)  # what it has and we lack, some of it arrived meanwhile
-    wanted: set[bytes] = field(default_factory=set)  # the open Want
+    wanted: dict[bytes, None] = field(default_factory=dict)  # the open Want
     wants: int = 0  # to tell their timers apart
     more: bool = False  # it has more to list
 
@@ -112,7 +112,7 @@ class CatchUp:
             self._plain = {other: until for other, until in self._plain.items() if until > now}
         self._plain[peer] = now + PLAIN_FOR
         self._speakers.pop(peer, None)
-        self._end(peer)
+        self._end(peer, now)
 
     def lost(self, peer: bytes, now: float) -> None:
         """The connection to ``peer`` ended: what is open there is asked of others."""
@@ -126,7 +126,7 @@ class CatchUp:
         if since < self.since:
             self.since = since
             for peer in self._neighbors:
-                partner = self._partner(peer)
+                partner = self._partner(peer, now)
                 partner.upto = 0
                 if not self._is_plain(peer, now):
                     self._ask(peer, partner, now)
@@ -169,7 +169,7 @@ class CatchUp:
         """Anything but a Give, whose contents are checked first: see `given`."""
         self._note_speaker(peer)
         self._plain.pop(peer, None)
-        partner = self._partner(peer)
+        partner = self._partner(peer, now)
         match message:
             case Summary(log, high):
                 self._on_summary(peer, partner, log, high, now)
@@ -182,15 +182,15 @@ class CatchUp:
 
     def given(self, peer: bytes, entries: Iterable[Entry], gone: Iterable[bytes], now: float) -> None:
         """A Give of ``peer``: the entries whose content was sound, and the ids of the rest."""
-        partner = self._partner(peer)
+        partner = self._partner(peer, now)
         for entry in entries:
             if entry.id in partner.wanted:
-                partner.wanted.discard(entry.id)
+                del partner.wanted[entry.id]
                 self.arrived(entry, peer, None, now, by_tree=False)
-        for id in gone:
-            if id in partner.wanted:
-                partner.wanted.discard(id)
-                self._without(id, peer)
+        lacked = [id for id in dict.fromkeys(gone) if id in partner.wanted]
+        for id in lacked:
+            del partner.wanted[id]
+        self._pass_on(peer, lacked, (), now)
         if not partner.wanted:
             self._go_on(peer, partner, now)
 
@@ -220,13 +220,13 @@ class CatchUp:
             others = [peer for peer in others if not self._is_plain(peer, now) and peer not in self._neighbors]
             partners = self._rng.sample(others, min(1, len(others)))
         for peer in partners:
-            partner = self._partner(peer)
+            partner = self._partner(peer, now)
             repeat = anyway and now - partner.told_at >= SUMMARY_ANYWAY * self._config.interval
             if partner.listed_upto != self.log.high or repeat:
                 self._tell(peer, now)
 
     def _tell(self, peer: bytes, now: float) -> None:
-        self._partner(peer).told_at = now
+        self._partner(peer, now).told_at = now
         self._out.append(SendLog(peer, Summary(self._name, self.log.high)))
 
     def _on_summary(self, peer: bytes, partner: _Partner, log: bytes, high: int, now: float) -> None:
@@ -268,7 +268,7 @@ class CatchUp:
                 listed.append((entry.id, _age(entry, now)))
         else:
             more = upto < self.log.high
-        self._partner(peer).listed_upto = upto
+        self._partner(peer, now).listed_upto = upto
         self._out.append(SendLog(peer, Have(self._name, tuple(listed), upto, more)))
 
     def _on_have(self, peer: bytes, partner: _Partner, message: Have, now: float) -> None:
@@ -304,7 +304,7 @@ class CatchUp:
                 absent.wanted = True
                 ids.append(id)
         if ids:
-            partner.wanted = set(ids)
+            partner.wanted = dict.fromkeys(ids)
             partner.wants += 1
             self._out.append(SendLog(peer, Want(tuple(ids))))
             self._timers.arm(now + self._config.answer_timeout, self._unanswered, peer, partner, partner.wants)
@@ -333,28 +333,30 @@ class CatchUp:
 
     def _give_back(self, peer: bytes, partner: _Partner, now: float) -> None:
         """``peer`` does not answer: others that have it are asked, or else it lists again from the beginning."""
-        ids = [*partner.wanted, *partner.listed]
-        partner.wanted.clear()
-        partner.listed.clear()
-        if ids:
+        wanted, listed = partner.wanted, partner.listed
+        partner.wanted, partner.listed = {}, deque()
+        if wanted or listed:
             partner.upto = 0
-        for id in ids:
-            self._without(id, peer)
-        others = [source for id in ids if id in self._missing for source in self._missing[id].sources]
-        for other in dict.fromkeys(others):
-            self._go_on(other, self._partner(other), now)
+        self._pass_on(peer, wanted, listed, now)
 
-    def _without(self, id: bytes, peer: bytes) -> None:
-        """``peer`` does not have ``id`` for us: the others that listed it come next."""
-        absent = self._missing.get(id)
-        if absent is None or peer not in absent.sources:
-            return
-        absent.sources.remove(peer)
-        absent.wanted = False
-        for other in absent.sources:
-            self._partner(other).listed.append(id)
-        if not absent.sources:
-            del self._missing[id]
+    def _pass_on(self, peer: bytes, wanted: Iterable[bytes], listed: Iterable[bytes], now: float) -> None:
+        """``peer`` does not give us these: those that nobody is asked for now are asked of others that have them."""
+        others: dict[bytes, None] = {}
+        for id in wanted:
+            if id in self._missing:
+                self._missing[id].wanted = False
+        for id in (*wanted, *listed):
+            absent = self._missing.get(id)
+            if absent is None or absent.wanted:
+                continue
+            absent.sources = [other for other in absent.sources if other != peer and other in self._partners]
+            if not absent.sources:
+                del self._missing[id]
+            for other in absent.sources:
+                self._partners[other].listed.append(id)
+                others[other] = None
+        for other in others:
+            self._go_on(other, self._partners[other], now)
 
     # Gaps
 
@@ -370,7 +372,7 @@ class CatchUp:
                 return
         for other in dict.fromkeys((peer, *self._neighbors)):
             if not self._is_plain(other, now):
-                self._ask(other, self._partner(other), now)
+                self._ask(other, self._partner(other, now), now)
         self._gaps.add(key)
         self._timers.arm(now + max(config.gap_ask, GAP_AGAIN), self._look_at_gap, key, peer)
 
@@ -395,21 +397,20 @@ class CatchUp:
             _, at = self._seen.popitem(last=False)
             self._floor = max(self._floor, at)
 
-    def _partner(self, peer: bytes) -> _Partner:
+    def _partner(self, peer: bytes, now: float) -> _Partner:
         partner = self._partners.get(peer)
         if partner is None:
             partner = self._partners[peer] = _Partner()
             if len(self._partners) > MAX_PARTNERS:
-                self._end(next(iter(self._partners)))
+                self._end(next(iter(self._partners)), now)
         else:
             self._partners.move_to_end(peer)
         return partner
 
-    def _end(self, peer: bytes) -> None:
+    def _end(self, peer: bytes, now: float) -> None:
         partner = self._partners.pop(peer, None)
         if partner is not None:
-            for id in (*partner.wanted, *partner.listed):
-                self._without(id, peer)
+            self._pass_on(peer, partner.wanted, partner.listed, now)
 
     def _note_speaker(self, peer: bytes) -> None:
         if peer == self._me:
