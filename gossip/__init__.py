@@ -1,13 +1,13 @@
 """A swarm per topic: HyParView chooses neighbours, Plumtree carries messages; iroh's wire (``/iroh-gossip/1``)."""
 
 from .api import Gossip, Topic, topic_id
-from .codec import MAX_CONTENT
-from .config import BroadcastConfig, LivenessConfig, MembershipConfig, TopicConfig
-from .driver import ALPN, Admit
-from .envelope import MAX_BODY
+from .core.codec import MAX_CONTENT
+from .core.config import BroadcastConfig, LivenessConfig, MembershipConfig, TopicConfig
+from .core.envelope import MAX_BODY
+from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, SubscriberTooSlow, TopicClosed
-from .log import LogConfig
-from .log_driver import LOG_ALPN
+from .net.driver import ALPN, Admit
+from .net.log_driver import LOG_ALPN
 from .sent import Sent
 from .subscription import Event, Lagged, Missed, NeighborDown, NeighborUp, Received, WhenFull
 

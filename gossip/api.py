@@ -21,13 +21,13 @@ from blake3 import blake3
 
 from ..errors import UsageError
 from ..transport import Connection, Endpoint, EndpointAddr, EndpointId
-from .codec import MAX_CONTENT
-from .config import TopicConfig
-from .driver import ALPN, Admit, Driver, JoinedTopic
-from .envelope import MAX_BODY
+from .core.codec import MAX_CONTENT
+from .core.config import TopicConfig
+from .core.envelope import MAX_BODY
+from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
-from .log import LogConfig
-from .log_driver import LOG_ALPN
+from .net.driver import ALPN, Admit, Driver, JoinedTopic
+from .net.log_driver import LOG_ALPN
 from .sent import Sent
 from .stats import Stats
 from .subscription import CAPACITY, Delivery, Event, Received, Subscription, WhenFull

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 
-from tidings.gossip.config import TopicConfig
+from tidings.gossip.core.config import TopicConfig
 
 from .links import Link, constant
 from .network import Network

@@ -12,14 +12,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from random import Random
 
-from tidings.gossip.codec import encode
-from tidings.gossip.config import TopicConfig
-from tidings.gossip.envelope import Envelope, Kind
-from tidings.gossip.log import LogConfig
-from tidings.gossip.log_messages import Give, LogMessage, encode_log
-from tidings.gossip.messages import IHave, Message
-from tidings.gossip.outputs import Deliver, Down, Output, Ready, Send, SendLog, Up
-from tidings.gossip.topic_core import TopicCore
+from tidings.gossip.core.codec import encode
+from tidings.gossip.core.config import TopicConfig
+from tidings.gossip.core.envelope import Envelope, Kind
+from tidings.gossip.core.log import LogConfig
+from tidings.gossip.core.log_messages import Give, LogMessage, encode_log
+from tidings.gossip.core.messages import IHave, Message
+from tidings.gossip.core.outputs import Deliver, Down, Output, Ready, Send, SendLog, Up
+from tidings.gossip.core.topic_core import TopicCore
 from tidings.transport import SecretKey
 
 from .links import Link, uniform

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from tidings.gossip.topic_core import TopicCore
+from tidings.gossip.core.topic_core import TopicCore
 
 __all__ = ["Overlay"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tidings.gossip.config import BroadcastConfig
-from tidings.gossip.messages import Graft, IHave, Payload, Prune
+from tidings.gossip.core.config import BroadcastConfig
+from tidings.gossip.core.messages import Graft, IHave, Payload, Prune
 
 from .network import Network
 

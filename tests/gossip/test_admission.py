@@ -5,10 +5,10 @@ import logging
 
 import pytest
 from tidings.gossip import JoinTimeout
-from tidings.gossip import driver as driver_module
-from tidings.gossip.admission import MAX_HELD, REFUSED_FOR, Admission
-from tidings.gossip.config import MembershipConfig
-from tidings.gossip.messages import Prune
+from tidings.gossip.core.config import MembershipConfig
+from tidings.gossip.core.messages import Prune
+from tidings.gossip.net import driver as driver_module
+from tidings.gossip.net.admission import MAX_HELD, REFUSED_FOR, Admission
 
 from .swarm import heard, members, until
 

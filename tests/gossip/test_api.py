@@ -79,8 +79,8 @@ async def test_topics_share_a_connection_and_leave_alone() -> None:
 
 
 async def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.gossip.driver.LINGER", 0.2)
-    monkeypatch.setattr("tidings.gossip.driver.SWEEP", 0.1)
+    monkeypatch.setattr("tidings.gossip.net.driver.LINGER", 0.2)
+    monkeypatch.setattr("tidings.gossip.net.driver.SWEEP", 0.1)
     async with members(2) as (a, b):
         topic = await a.gossip.subscribe("x")
         async with await b.gossip.subscribe("x", [a.addr]) as other:
@@ -244,7 +244,7 @@ async def test_garbage_costs_its_connection_only(garbage: bytes) -> None:
 
 
 async def test_a_silent_stream_delays_nobody_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.gossip.link.HEADER_TIMEOUT", 0.5)
+    monkeypatch.setattr("tidings.gossip.net.link.HEADER_TIMEOUT", 0.5)
     async with members(2) as (a, b):
         topic = await a.gossip.subscribe("x")
         connection = await b.endpoint.connect(a.addr, ALPN)
@@ -278,7 +278,7 @@ async def test_a_neighbor_that_does_not_read_delays_nobody() -> None:
 
 
 async def test_a_neighbor_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.gossip.link.WRITE_TIMEOUT", 0.3)
+    monkeypatch.setattr("tidings.gossip.net.link.WRITE_TIMEOUT", 0.3)
     async with members(2) as (a, deaf):
         topic = await a.gossip.subscribe("x")
         connection = await deaf.endpoint.connect(a.addr, ALPN)

@@ -5,11 +5,11 @@ from random import Random
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tidings.gossip.codec import MAX_CONTENT
-from tidings.gossip.envelope import MAGIC, MAX_BODY, Envelope, Kind
-from tidings.gossip.log import Entry, LogConfig, MessageLog
-from tidings.gossip.log_messages import Ask, Give, Have, Summary, Want, decode_log, encode_log
-from tidings.gossip.order import MAX_HELD, AuthorOrder
+from tidings.gossip.core.codec import MAX_CONTENT
+from tidings.gossip.core.envelope import MAGIC, MAX_BODY, Envelope, Kind
+from tidings.gossip.core.log import Entry, LogConfig, MessageLog
+from tidings.gossip.core.log_messages import Ask, Give, Have, Summary, Want, decode_log, encode_log
+from tidings.gossip.core.order import MAX_HELD, AuthorOrder
 from tidings.transport import SecretKey
 from tidings.transport.errors import DecodeError
 

@@ -6,8 +6,8 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.gossip.codec import MAX_CONTENT, MAX_MESSAGE, decode, decode_addresses, encode, encode_addresses
-from tidings.gossip.messages import (
+from tidings.gossip.core.codec import MAX_CONTENT, MAX_MESSAGE, decode, decode_addresses, encode, encode_addresses
+from tidings.gossip.core.messages import (
     Disconnect,
     ForwardJoin,
     Graft,

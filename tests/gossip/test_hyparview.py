@@ -4,9 +4,9 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.gossip.config import MembershipConfig
-from tidings.gossip.hyparview import HyParView
-from tidings.gossip.messages import (
+from tidings.gossip.core.config import MembershipConfig
+from tidings.gossip.core.hyparview import HyParView
+from tidings.gossip.core.messages import (
     Disconnect,
     ForwardJoin,
     Join,
@@ -17,8 +17,8 @@ from tidings.gossip.messages import (
     Shuffle,
     ShuffleReply,
 )
-from tidings.gossip.outputs import Down, Learned, Output, Send, Up
-from tidings.gossip.timers import Timers
+from tidings.gossip.core.outputs import Down, Learned, Output, Send, Up
+from tidings.gossip.core.timers import Timers
 
 from benchmarks.gossip_sim.network import node_id
 

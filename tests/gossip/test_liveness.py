@@ -4,7 +4,7 @@ import asyncio
 from itertools import pairwise
 
 from tidings.gossip import NeighborDown, Received, TopicConfig
-from tidings.gossip.config import LivenessConfig
+from tidings.gossip.core.config import LivenessConfig
 
 from .swarm import event, heard, members, until
 

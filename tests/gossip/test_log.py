@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from tidings.errors import UsageError
 from tidings.gossip import ALPN, LOG_ALPN, MAX_BODY, Gossip, LogConfig, MessageTooLarge, Received
-from tidings.gossip.envelope import MAGIC
+from tidings.gossip.core.envelope import MAGIC
 from tidings.transport import Endpoint, Router
 
 from .swarm import LOCAL, Member, heard, members, until

@@ -2,8 +2,18 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.gossip.messages import Disconnect, IHave, Join, Message, Neighbor, Payload, Priority, Prune, ShuffleReply
-from tidings.gossip.outbound import Outbound, OutboundQueue
+from tidings.gossip.core.messages import (
+    Disconnect,
+    IHave,
+    Join,
+    Message,
+    Neighbor,
+    Payload,
+    Priority,
+    Prune,
+    ShuffleReply,
+)
+from tidings.gossip.net.outbound import Outbound, OutboundQueue
 
 TOPIC = bytes(32)
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
-from tidings.gossip.messages import Message, Prune
-from tidings.gossip.outbound import Outbound
-from tidings.gossip.peers import Dialing, Idle, Peer
+from tidings.gossip.core.messages import Message, Prune
+from tidings.gossip.net.outbound import Outbound
+from tidings.gossip.net.peers import Dialing, Idle, Peer
 from tidings.transport import Connection, Endpoint, EndpointId, frame
 from tidings.transport.errors import ConnectionClosed, Unreachable
 

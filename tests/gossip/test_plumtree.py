@@ -3,11 +3,11 @@
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.gossip.config import BroadcastConfig
-from tidings.gossip.messages import BroadcastMessage, Graft, IHave, Payload, Prune
-from tidings.gossip.outputs import Deliver, Output, Send
-from tidings.gossip.plumtree import Plumtree
-from tidings.gossip.timers import Timers
+from tidings.gossip.core.config import BroadcastConfig
+from tidings.gossip.core.messages import BroadcastMessage, Graft, IHave, Payload, Prune
+from tidings.gossip.core.outputs import Deliver, Output, Send
+from tidings.gossip.core.plumtree import Plumtree
+from tidings.gossip.core.timers import Timers
 
 from benchmarks.gossip_sim.network import Network, node_id
 

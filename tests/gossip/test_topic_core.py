@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.gossip.config import BroadcastConfig, MembershipConfig, TopicConfig
-from tidings.gossip.messages import Join, Payload
-from tidings.gossip.outputs import Down, Send, Up
+from tidings.gossip.core.config import BroadcastConfig, MembershipConfig, TopicConfig
+from tidings.gossip.core.messages import Join, Payload
+from tidings.gossip.core.outputs import Down, Send, Up
 
 from benchmarks.gossip_sim.links import Link, uniform
 from benchmarks.gossip_sim.network import Network, node_id

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
-from ..errors import TidingsError
-from ..transport import BiStream, Connection, EndpointId, frame, read_frame
-from ..transport.errors import ConnectionClosed, DecodeError, ProtocolRefused, StreamReset, StreamStopped
+from ...errors import TidingsError
+from ...transport import BiStream, Connection, EndpointId, frame, read_frame
+from ...transport.errors import ConnectionClosed, DecodeError, ProtocolRefused, StreamReset, StreamStopped
+from ..core.log_messages import MAX_FRAME, LogMessage, decode_log, encode_log
 from .link import CLOSE_BUSY, CLOSE_DONE, CLOSE_FAULT, CLOSE_MALFORMED, CLOSE_STALLED, TOPIC_SIZE
-from .log_messages import MAX_FRAME, LogMessage, decode_log, encode_log
 
 __all__ = ["LOG_ALPN", "LogHost", "LogPeers"]
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from ..errors import TidingsError
-from ..transport import Connection, EndpointId
-from ..transport.errors import ConnectionClosed
-from .config import LivenessConfig
+from ...errors import TidingsError
+from ...transport import Connection, EndpointId
+from ...transport.errors import ConnectionClosed
+from ..core.config import LivenessConfig
+from ..core.messages import Message
 from .link import CLOSE_DONE, CLOSE_FAULT, CLOSE_STALLED, Link
-from .messages import Message
 from .outbound import Outbound, OutboundQueue
 
 __all__ = ["Connected", "Dialing", "Idle", "Peer", "PeerHost"]

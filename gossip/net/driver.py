@@ -16,26 +16,26 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from random import Random
 
-from ..errors import UsageError
-from ..transport import Connection, Endpoint, EndpointId, frame
-from ..transport.errors import DecodeError
+from ...errors import UsageError
+from ...transport import Connection, Endpoint, EndpointId, frame
+from ...transport.errors import DecodeError
+from ..core.codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
+from ..core.config import TopicConfig
+from ..core.envelope import MAGIC, Envelope
+from ..core.log import Entry, LogConfig
+from ..core.log_messages import Give, LogMessage
+from ..core.messages import Disconnect, Message
+from ..core.outputs import Deliver, Down, Learned, Missing, Output, Ready, Send, SendLog, Up
+from ..core.topic_core import TopicCore
+from ..core.voice import Voice
+from ..sent import ALONE, REPEATED, Sent
+from ..stats import Stats
+from ..subscription import Event, Missed, NeighborDown, NeighborUp, Received, Sink
 from .admission import Admission
-from .codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
-from .config import TopicConfig
-from .envelope import MAGIC, Envelope
 from .link import CLOSE_BUSY
-from .log import Entry, LogConfig
 from .log_driver import LOG_ALPN, LogPeers
-from .log_messages import Give, LogMessage
-from .messages import Disconnect, Message
 from .outbound import Outbound
-from .outputs import Deliver, Down, Learned, Missing, Output, Ready, Send, SendLog, Up
 from .peers import Peer
-from .sent import ALONE, REPEATED, Sent
-from .stats import Stats
-from .subscription import Event, Missed, NeighborDown, NeighborUp, Received, Sink
-from .topic_core import TopicCore
-from .voice import Voice
 
 __all__ = ["ALPN", "Admit", "Driver", "JoinedTopic"]
 

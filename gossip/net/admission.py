@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .messages import Message
+from ..core.messages import Message
 
 __all__ = ["MAX_HELD", "REFUSED_FOR", "Admission"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from .messages import Disconnect, IHave, Join, Message, Payload, Shuffle, ShuffleReply
+from ..core.messages import Disconnect, IHave, Join, Message, Payload, Shuffle, ShuffleReply
 
 __all__ = ["Outbound", "OutboundQueue"]
 

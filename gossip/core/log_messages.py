@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from ..transport.errors import DecodeError
+from ...transport.errors import DecodeError
 from .codec import MAX_CONTENT
 
 __all__ = [

@@ -15,10 +15,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from ..transport import Connection, RecvStream, SendStream, frame, read_frame
-from ..transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
-from .codec import MAX_MESSAGE, decode
-from .messages import Graft, IHave, Message, Payload, Prune
+from ...transport import Connection, RecvStream, SendStream, frame, read_frame
+from ...transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
+from ..core.codec import MAX_MESSAGE, decode
+from ..core.messages import Graft, IHave, Message, Payload, Prune
 from .outbound import Outbound, ends_stream
 
 __all__ = ["Link"]

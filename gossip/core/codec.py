@@ -6,9 +6,9 @@ The bytes here are the payload of one frame; the frame's big-endian length is th
 
 from __future__ import annotations
 
-from ..transport.addr import EndpointAddr, IpAddr, RelayUrl, read_ip_addr, read_relay_url, write_ip_addr
-from ..transport.keys import EndpointId
-from ..transport.postcard import U16, Reader, Writer
+from ...transport.addr import EndpointAddr, IpAddr, RelayUrl, read_ip_addr, read_relay_url, write_ip_addr
+from ...transport.keys import EndpointId
+from ...transport.postcard import U16, Reader, Writer
 from .messages import (
     Disconnect,
     ForwardJoin,

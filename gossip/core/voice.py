@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..transport.keys import SecretKey
+from ...transport.keys import SecretKey
 from .envelope import Envelope, Kind
 
 __all__ = ["Voice"]

@@ -15,8 +15,8 @@ from enum import IntEnum
 
 import msgpack  # type: ignore[import-untyped]
 
-from ..transport.errors import DecodeError, InvalidKey
-from ..transport.keys import EndpointId, SecretKey
+from ...transport.errors import DecodeError, InvalidKey
+from ...transport.keys import EndpointId, SecretKey
 from .codec import MAX_CONTENT
 
 __all__ = ["MAGIC", "MAX_BODY", "Envelope", "Kind"]

@@ -1,0 +1,1 @@
+"""Topics over an endpoint: peers, connections, queues, and who is let in."""
