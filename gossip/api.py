@@ -21,12 +21,15 @@ from blake3 import blake3
 
 from ..errors import UsageError
 from ..transport import Connection, Endpoint, EndpointAddr, EndpointId
+from .carrier import Carrier
 from .core.codec import MAX_CONTENT
 from .core.config import TopicConfig
 from .core.envelope import MAX_BODY
 from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
-from .net.driver import ALPN, Admit, Driver, JoinedTopic
+from .net.door import Admit
+from .net.driver import ALPN, Driver
+from .net.joined import JoinedTopic
 from .net.log_driver import LOG_ALPN
 from .sent import Sent
 from .stats import Stats
@@ -57,10 +60,18 @@ class Gossip:
 
     ALPN: ClassVar[bytes] = ALPN
 
-    def __init__(self, endpoint: Endpoint, admit: Admit | None = None, *, config: TopicConfig | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        admit: Admit | None = None,
+        *,
+        config: TopicConfig | None = None,
+        carrier: Carrier | None = None,
+    ) -> None:
         self._endpoint = endpoint
         rng = Random(SystemRandom().getrandbits(128))  # noqa: S311 - chance among peers, not a secret
-        self._driver = Driver(endpoint, config or TopicConfig(), rng)
+        self._driver = Driver(endpoint, config or TopicConfig(), rng, carrier)
+        self._largest = MAX_BODY if carrier is None else max(carrier.limit, MAX_BODY)
         if admit is not None:
             self.guard(admit)
 
@@ -142,6 +153,13 @@ class Gossip:
     def dropped(self) -> int:
         """Messages not sent because a peer did not read fast enough, since the beginning."""
         return self._driver.dropped
+
+    def scores(self) -> dict[EndpointId, float]:
+        """Peers that did what no honest peer does, with their points: at 100 a peer is put out, for a minute at first.
+
+        A frame that is not the protocol, or a content under another's id, is 50; points halve every minute.
+        """
+        return {EndpointId(peer): points for peer, points in self._driver.standing().items()}
 
     @property
     def stats(self) -> Stats:
@@ -239,7 +257,10 @@ class Topic:
             ) from None
 
     async def broadcast(self, data: bytes, *, signed: bool | None = None) -> Sent:
-        """Send ``data``, at most 4057 bytes (3909 where it is signed), to everybody in the topic.
+        """Send ``data`` to everybody in the topic.
+
+        Up to 4057 bytes (3909 where it is signed) travel as a message. Where there is a carrier, as in a `Node`, it
+        keeps what is larger, up to its ``limit``, and whoever gets the message, which is signed then, fetches that.
 
         It waits only while our neighbours' queues are crowded (at most half a second for each that does not read).
         Without a log, who joins later does not get it, nor does anybody while we have no neighbour: see `joined`.
@@ -252,14 +273,16 @@ class Topic:
 
         Raises MessageTooLarge, TopicClosed.
         """
-        signed = self._joined.core.log is not None if signed is None else signed
-        content = self._content(data, MAX_BODY if signed else MAX_CONTENT)
+        if signed is None:
+            signed = self._joined.core.log is not None or len(data) > MAX_CONTENT
+        content = self._content(data, self._gossip._largest if signed else MAX_CONTENT)
         return await self._driver.broadcast(self._joined, content, signed=signed)
 
-    def history(self, since: float = 0.0) -> list[Received]:
+    async def history(self, since: float = 0.0) -> AsyncIterator[Received]:
         """The messages in our log that were new after ``since``, in Unix time; the oldest first. UsageError: no log."""
         self._check()
-        return self._driver.history(self._joined, _by_our_clock(since))
+        async for event in self._driver.history(self._joined, _by_our_clock(since)):
+            yield event
 
     async def broadcast_neighbors(self, data: bytes) -> None:
         """Send ``data`` to our direct neighbours only. Here the same bytes may be sent again. Raises as `broadcast`."""
@@ -307,8 +330,8 @@ class Topic:
         content = bytes(data)
         if len(content) > most:
             raise MessageTooLarge(
-                f"{len(content)} bytes do not fit one gossip message, {most} do: put the content in a blob and"
-                " broadcast its ticket"
+                f"{len(content)} bytes are more than the {most} that are sent here: give Gossip a carrier, or put the"
+                " content in a blob and broadcast its ticket"
             )
         return content
 

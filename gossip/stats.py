@@ -13,11 +13,23 @@ DELAYS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 class Stats:
     """Since the beginning. Messages are counted under the name of their kind."""
 
-    __slots__ = ("caught_up", "delay_sum", "delays", "delivered", "forged", "missed", "received", "refused", "sent")
+    __slots__ = (
+        "caught_up",
+        "delay_sum",
+        "delays",
+        "delivered",
+        "faults",
+        "forged",
+        "missed",
+        "received",
+        "refused",
+        "sent",
+    )
 
     def __init__(self) -> None:
         self.sent: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()  # what honest peers do not do, by kind
         self.delivered = self.caught_up = self.missed = self.forged = self.refused = 0
         self.delays = [0] * (len(DELAYS) + 1)
         self.delay_sum = 0.0

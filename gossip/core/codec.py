@@ -173,11 +173,13 @@ def encode_addresses(addr: EndpointAddr) -> bytes:
 
 
 def decode_addresses(id: bytes, data: bytes) -> EndpointAddr:
-    """What PeerData says of peer ``id``; `DecodeError` where it is not that. Empty bytes: nothing known."""
+    """What PeerData says of peer ``id``; `DecodeError` where it is not that. Empty bytes: nothing known.
+
+    What is behind the addresses is skipped, as by iroh: a signature, for one (`records`).
+    """
     if not data:
         return EndpointAddr(EndpointId(id))
     reader = Reader(data)
     addrs: list[IpAddr | RelayUrl] = [read_relay_url(reader)] if reader.flag() else []
     addrs += [read_ip_addr(reader) for _ in range(reader.count(MAX_DIRECT_READ, each=6))]
-    reader.end()
     return EndpointAddr.of(EndpointId(id), addrs)

@@ -9,7 +9,7 @@ from .log_messages import LogMessage
 from .messages import Message
 from .order import Gap
 
-__all__ = ["Deliver", "Down", "Learned", "Missing", "Output", "Ready", "Send", "SendLog", "Up"]
+__all__ = ["Deliver", "Down", "Fault", "Learned", "Missing", "Output", "Ready", "Send", "SendLog", "Up"]
 
 
 @dataclass(slots=True)
@@ -76,4 +76,12 @@ class Missing:
     gap: Gap
 
 
-Output = Send | Up | Down | Deliver | Learned | SendLog | Ready | Missing
+@dataclass(slots=True)
+class Fault:
+    """``peer`` did what no honest peer does; ``what``, in a word."""
+
+    peer: bytes
+    what: str
+
+
+Output = Send | Up | Down | Deliver | Fault | Learned | SendLog | Ready | Missing

@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from .config import BroadcastConfig
 from .messages import BroadcastMessage, Graft, IHave, Payload, Prune
-from .outputs import Deliver, Output, Send
+from .outputs import Deliver, Fault, Output, Send
 from .timers import Timers
 
 __all__ = ["Plumtree"]
@@ -134,6 +134,7 @@ class Plumtree:
 
     def _on_payload(self, peer: bytes, message: Payload, now: float) -> None:
         if blake3(message.content).digest() != message.id:
+            self._out.append(Fault(peer, "wrong id"))
             return
         if message.id in self._received:
             self._prune(peer, now)

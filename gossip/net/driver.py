@@ -8,110 +8,71 @@ closes connections that no topic needs, and keeps our own addresses up to date.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
+from typing import Any
 
-from ...errors import UsageError
+from ...errors import TidingsError, UsageError
 from ...transport import Connection, Endpoint, EndpointId, frame
 from ...transport.errors import DecodeError
+from ..carrier import MAX_NAME, Carrier
 from ..core.codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
 from ..core.config import TopicConfig
-from ..core.envelope import MAGIC, Envelope
+from ..core.envelope import MAGIC, MAX_BODY, Envelope, Kind
 from ..core.log import Entry, LogConfig
 from ..core.log_messages import Give, LogMessage
 from ..core.messages import Disconnect, Message
-from ..core.outputs import Deliver, Down, Learned, Missing, Output, Ready, Send, SendLog, Up
+from ..core.outputs import Deliver, Down, Fault, Learned, Missing, Output, Ready, Send, SendLog, Up
+from ..core.records import Claims, RecordBook, check_records, seal_record
 from ..core.topic_core import TopicCore
-from ..core.voice import Voice
 from ..sent import ALONE, REPEATED, Sent
 from ..stats import Stats
-from ..subscription import Event, Missed, NeighborDown, NeighborUp, Received, Sink
-from .admission import Admission
-from .link import CLOSE_BUSY
+from ..subscription import Missed, NeighborDown, NeighborUp, Received, Sink
+from .door import Admit, Door, Guards
+from .joined import JoinedTopic, is_carried, received
+from .link import CLOSE_BUSY, CLOSE_MALFORMED
 from .log_driver import LOG_ALPN, LogPeers
 from .outbound import Outbound
+from .parcels import Parcels
 from .peers import Peer
+from .signatures import Checker, open_all
+from .standing import Standing
 
-__all__ = ["ALPN", "Admit", "Driver", "JoinedTopic"]
+__all__ = ["ALPN", "Driver"]
 
 logger = logging.getLogger(__name__)
 
 ALPN = b"/iroh-gossip/1"
 MAX_PEERS = 1024  # connected or dialled at once; further ones are neither accepted nor dialled
 LINGER = 5.0  # seconds that a connection stays open after the last topic that needed it
-MAX_UNCHECKED = 4096  # signed messages of a topic that wait for their check: half a second of work
-CHECKED_AT_ONCE = 256
 SWEEP = 0.5  # seconds between two sweeps
 ROUND_TRIP_SWEEPS = 4  # sweeps between two looks at how far our neighbours are
 ADDRESS_SWEEPS = 20  # sweeps between two looks at our own addresses
 DIAL_TIMEOUT = 10.0
-ADMIT_TIMEOUT = 10.0  # seconds for the program to say whether a peer may come in
-MAX_ASKED = 1024  # questions to the program at once; about further peers it is not asked, they are refused
-
-Admit = Callable[[EndpointId, bytes], bool | Awaitable[bool]]
-"""Whether a peer may be in a topic. One that raises, or takes `ADMIT_TIMEOUT`, refuses that peer for now."""
-
-
-class JoinedTopic:
-    """One topic that somebody here is subscribed to."""
-
-    def __init__(self, id: bytes, core: TopicCore) -> None:
-        self.id = id
-        self.core = core
-        self.subscriptions: list[Sink] = []
-        self._has_neighbors: asyncio.Event | None = None
-        self.wake: asyncio.TimerHandle | None = None
-        self.admission = Admission()
-        self.asked: dict[bytes, asyncio.Task[bool]] = {}
-        self.since: dict[Sink, float] = {}
-        self.voice = Voice(id)
-        self.unchecked: deque[Deliver] = deque()
-        self.checker: asyncio.Task[None] | None = None
-
-    async def joined(self) -> None:
-        """Return once there is a neighbour."""
-        if not self.core.neighbors:
-            if self._has_neighbors is None:
-                self._has_neighbors = asyncio.Event()
-            await self._has_neighbors.wait()
-
-    def note_neighbors(self) -> None:
-        """A neighbour may have come."""
-        if self._has_neighbors is not None and self.core.neighbors:
-            self._has_neighbors.set()
-            self._has_neighbors = None
-
-    def emit(self, event: Event) -> None:
-        for subscription in self.subscriptions:
-            subscription.push(event)
-
-    def emit_message(self, event: Received, at: float) -> None:
-        """To those whose subscription wants what was new at that time."""
-        for subscription in self.subscriptions:
-            if at >= self.since[subscription]:
-                subscription.push(event)
+FAULT_POINTS = 50.0  # for bytes that are not the protocol, or a content under another id
 
 
 class Driver:
-    def __init__(self, endpoint: Endpoint, config: TopicConfig, rng: Random) -> None:
+    def __init__(self, endpoint: Endpoint, config: TopicConfig, rng: Random, carrier: Carrier | None) -> None:
         self._endpoint = endpoint
         self._config = config
         self._rng = rng
         self._me = bytes(endpoint.id)
-        self._data = b""
+        self._addresses = self._data = b""
         self._topics: dict[bytes, JoinedTopic] = {}
         self._peers: dict[bytes, Peer] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         self._dropped = 0
-        self._guards: list[Admit] = []
+        self._guards = Guards()
+        self._carrier = carrier
+        self._standing = Standing()
+        self._records = RecordBook()
         self._logs = LogPeers(lambda peer: endpoint.connect(peer, LOG_ALPN, timeout=DIAL_TIMEOUT), self)
-        self._asked = 0
         self.stats = Stats()
         self.closed = False
 
@@ -130,10 +91,7 @@ class Driver:
             self._sweeper = asyncio.create_task(self._sweep(), name="gossip sweep")
         topic = self._topics.get(id)
         if topic is None:
-            core = TopicCore(self._me, self._config, self._rng, log, _now() if since is None else since)
-            topic = JoinedTopic(id, core)
-            topic.core.set_data(self._data)
-            self._topics[id] = topic
+            topic = self._topics[id] = self._join(id, log, _now() if since is None else since)
         elif log is not None and topic.core.log is None:
             raise UsageError("the topic is subscribed here without a log: give the first subscription one")
         for peer in topic.core.neighbors:
@@ -143,9 +101,16 @@ class Driver:
         if topic.core.log is not None and since is not None:
             topic.core.log.look_back(since, _now())
             self._drain(topic)
-            for entry in topic.core.log.log:
-                if entry.at >= since:
-                    subscription.push(_received(entry, EndpointId(self._me), None, late=False))
+            topic.replay(subscription, EndpointId(self._me), since)
+        return topic
+
+    def _join(self, id: bytes, log: LogConfig | None, since: float) -> JoinedTopic:
+        core = TopicCore(self._me, self._config, self._rng, log, since)
+        core.set_data(self._data)
+        door = Door(id, self._guards, self)
+        checker = Checker(id, lambda batch: self._checked(topic, batch))
+        parcels = Parcels(id, self._carrier, lambda: [EndpointId(peer) for peer in core.neighbors])
+        topic = JoinedTopic(id, core, door, checker, parcels)
         return topic
 
     def unsubscribe(self, topic: JoinedTopic, subscription: Sink) -> None:
@@ -162,20 +127,33 @@ class Driver:
         self._drain(topic)
 
     async def broadcast(self, topic: JoinedTopic, content: bytes, *, signed: bool) -> Sent:
+        kind = Kind.CONTENT
+        if signed and len(content) > MAX_BODY:
+            assert self._carrier is not None
+            content, kind = await self._carrier.put(content), Kind.CARRIED
+            assert len(content) <= MAX_NAME
         await self._room(topic)
         if signed:
-            content = topic.voice.sign(self._endpoint.secret_key, content)
+            content = topic.voice.sign(self._endpoint.secret_key, content, kind)
         new = topic.core.broadcast(content, _now())
         sent = self._became(topic, new=new)
         self.stats.refused += not sent
         self._drain(topic)
         return sent
 
-    def history(self, topic: JoinedTopic, since: float) -> list[Received]:
+    async def history(self, topic: JoinedTopic, since: float) -> AsyncIterator[Received]:
         if topic.core.log is None:
             raise UsageError("the topic keeps no log: subscribe with log=True")
         me = EndpointId(self._me)
-        return [_received(entry, me, None, late=False) for entry in topic.core.log.log if entry.at >= since]
+        for entry in topic.kept(since):
+            event = received(entry, me, None, late=False)
+            if is_carried(entry):
+                try:
+                    event = replace(event, content=await topic.parcels.get(event.content))
+                except TidingsError as error:
+                    logger.info("a content of topic %s is not there any more: %s", topic.id[:5].hex(), error)
+                    continue
+            yield event
 
     def _became(self, topic: JoinedTopic, *, new: bool) -> Sent:
         if not new:
@@ -201,16 +179,14 @@ class Driver:
     def sizes(self) -> tuple[int, int]:
         return len(self._topics), sum(len(topic.core.membership.active) for topic in self._topics.values())
 
-    def _leave(self, topic: JoinedTopic) -> None:
+    def _leave(self, topic: JoinedTopic) -> list[asyncio.Task[Any]]:
+        """The tasks that are being ended."""
         topic.core.leave()
         self._drain(topic)
         if topic.wake is not None:
             topic.wake.cancel()
-        for task in topic.asked.values():
-            task.cancel()
-        if topic.checker is not None:
-            topic.checker.cancel()
         self._topics.pop(topic.id, None)
+        return [*topic.door.close(), *topic.checker.close(), *topic.parcels.close()]
 
     # Peers
 
@@ -221,10 +197,13 @@ class Driver:
 
     def accept(self, connection: Connection) -> None:
         """Take over a connection that a peer made."""
-        if self.closed or (bytes(connection.remote_id) not in self._peers and len(self._peers) >= MAX_PEERS):
+        peer = bytes(connection.remote_id)
+        if self.closed or (peer not in self._peers and len(self._peers) >= MAX_PEERS):
             connection.close(CLOSE_BUSY, "no more peers are taken here")
-            return
-        self._peer(bytes(connection.remote_id)).attach(connection)
+        elif self._standing.is_out(peer, _now()):
+            connection.close(CLOSE_MALFORMED, "too many faults: try again later")
+        else:
+            self._peer(peer).attach(connection)
 
     def on_message(self, peer: Peer, topic: bytes, message: Message) -> None:
         joined = self._topics.get(topic)
@@ -242,19 +221,36 @@ class Driver:
             return True
         if any(subscription.blocks for subscription in joined.subscriptions):
             return self._admits_with_room(joined, peer)
-        return self._admits(joined, peer)
+        return joined.door.admits(bytes(peer.id))
 
     async def _admits_with_room(self, joined: JoinedTopic, peer: Peer) -> bool:
         for subscription in list(joined.subscriptions):
             await subscription.room()
-        verdict = self._admits(joined, peer)
+        verdict = joined.door.admits(bytes(peer.id))
         return verdict if isinstance(verdict, bool) else await verdict
 
-    def _admits(self, joined: JoinedTopic, peer: Peer) -> bool | Awaitable[bool]:
-        if not self._guards:
-            return True
-        verdict = joined.admission.verdict(bytes(peer.id), _now())
-        return self._answer(joined, bytes(peer.id)) if verdict is None else verdict
+    def vet(self, peer: Peer, message: Message) -> Message | Awaitable[Message]:
+        sender = bytes(peer.id)
+        claims = self._records.unchecked(message, sender)
+        return self._vet(message, sender, claims) if claims else self._records.vet(message, sender, {})
+
+    async def _vet(self, message: Message, sender: bytes, claims: Claims) -> Message:
+        times = await asyncio.to_thread(check_records, claims)
+        return self._records.vet(message, sender, times)
+
+    def on_fault(self, peer: Peer, what: str) -> None:
+        self._fault(bytes(peer.id), what)
+
+    def _fault(self, peer: bytes, what: str) -> None:
+        self.stats.faults[what] += 1
+        if self._standing.fault(peer, FAULT_POINTS, _now()):
+            logger.warning("%s: too many faults (%s): put out for a while", EndpointId(peer).short(), what)
+            known = self._peers.get(peer)
+            if known is not None:
+                known.put_out("too many faults")
+
+    def standing(self) -> dict[bytes, float]:
+        return self._standing.points(_now())
 
     def on_lost(self, peer: Peer, *, alive: bool) -> None:
         now = _now()
@@ -283,11 +279,11 @@ class Driver:
         for output in outputs:
             match output:
                 case Send(peer, message):
-                    self._pass(topic, peer, message)
+                    topic.door.send(peer, message)
                 case Deliver():
                     self._deliver(topic, output)
                 case SendLog(peer, log_message):
-                    if self._admitted(topic, peer):
+                    if topic.door.admitted(peer):
                         self._logs.send(peer, topic.id, log_message)
                 case Ready(entry, peer, round, late):
                     self._emit(topic, entry, peer, round, late=late)
@@ -301,6 +297,8 @@ class Driver:
                     topic.emit(NeighborDown(EndpointId(peer)))
                 case Learned(peer, data):
                     self._learn(peer, data)
+                case Fault(peer, what):
+                    self._fault(peer, what)
 
     def _set_timer(self, topic: JoinedTopic) -> None:
         deadline = topic.core.next_deadline()
@@ -320,28 +318,18 @@ class Driver:
     # What is delivered
 
     def _deliver(self, topic: JoinedTopic, output: Deliver) -> None:
-        """Signed messages are checked beside the event loop, in the order of their coming."""
         if output.content.startswith(MAGIC):
-            if len(topic.unchecked) < MAX_UNCHECKED:  # more are caught up, where there is a log
-                topic.unchecked.append(output)
-            if topic.checker is None:
-                topic.checker = asyncio.create_task(self._check(topic), name=f"gossip signatures {topic.id[:5].hex()}")
+            topic.checker.push(output)
         else:
             self._hand_on(topic, output, None)
 
-    async def _check(self, topic: JoinedTopic) -> None:
-        try:
-            while topic.unchecked:
-                batch = [topic.unchecked.popleft() for _ in range(min(len(topic.unchecked), CHECKED_AT_ONCE))]
-                opened = await asyncio.to_thread(_open_all, [each.content for each in batch], topic.id)
-                for output, envelope in zip(batch, opened, strict=True):
-                    if envelope is None:
-                        self.stats.forged += 1
-                    else:
-                        self._hand_on(topic, output, envelope)
-                self._drain(topic)
-        finally:
-            topic.checker = None
+    def _checked(self, topic: JoinedTopic, batch: list[tuple[Deliver, Envelope | None]]) -> None:
+        for output, envelope in batch:
+            if envelope is None:
+                self.stats.forged += 1
+            else:
+                self._hand_on(topic, output, envelope)
+        self._drain(topic)
 
     def _hand_on(self, topic: JoinedTopic, output: Deliver, envelope: Envelope | None) -> None:
         peer, content, round = output.peer, output.content, output.round
@@ -351,31 +339,30 @@ class Driver:
             self._emit(topic, Entry(b"", content, _now(), envelope), peer, round, late=False)
 
     def _emit(self, topic: JoinedTopic, entry: Entry, peer: bytes, round: int | None, *, late: bool) -> None:
-        event = _received(entry, EndpointId(peer), round, late=late)
+        event = received(entry, EndpointId(peer), round, late=late)
         self.stats.delivered += 1
         if event.caught_up:
             self.stats.caught_up += 1
         elif event.sent_at is not None:
             self.stats.note_delay(time.time() - event.sent_at)
-        topic.emit_message(event, entry.at)
+        topic.emit_message(entry, event)
 
     # Logs
 
-    def _admitted(self, topic: JoinedTopic, peer: bytes) -> bool:
-        """Where the program is asked about peers, logs wait until it has said yes for the topic's own sake."""
-        return not self._guards or topic.admission.verdict(peer, _now()) is True
-
     async def serve_log(self, connection: Connection) -> None:
-        await self._logs.serve(connection)
+        if self._standing.is_out(bytes(connection.remote_id), _now()):
+            connection.close(CLOSE_MALFORMED, "too many faults: try again later")
+        else:
+            await self._logs.serve(connection)
 
     async def on_log_message(self, peer: bytes, id: bytes, message: LogMessage) -> None:
         topic = self._topics.get(id)
-        if topic is None or topic.core.log is None or not self._admitted(topic, peer):
+        if topic is None or topic.core.log is None or not topic.door.admitted(peer):
             return
         if isinstance(message, Give):
             contents = [content for content, _ in message.contents]
             if any(content.startswith(MAGIC) for content in contents):
-                opened = await asyncio.to_thread(_open_all, contents, id)
+                opened = await asyncio.to_thread(open_all, contents, id)
             else:
                 opened = [None] * len(contents)
             if self._topics.get(id) is not topic:
@@ -391,6 +378,9 @@ class Driver:
             topic.core.log.receive(peer, message, _now())
         self._drain(topic)
 
+    def on_log_fault(self, peer: bytes) -> None:
+        self._fault(peer, "malformed")
+
     def on_log_lost(self, peer: bytes, *, spoken: bool) -> None:
         for topic in list(self._topics.values()):
             if topic.core.log is not None:
@@ -400,21 +390,12 @@ class Driver:
                     topic.core.log.not_spoken(peer, _now())
                 self._drain(topic)
 
-    def _pass(self, topic: JoinedTopic, peer: bytes, message: Message) -> None:
-        """Send to who is admitted; ask the program about who is neither admitted nor refused."""
-        verdict = topic.admission.verdict(peer, _now()) if self._guards else True
-        if verdict:
-            self._send(topic.id, peer, message)
-        elif verdict is None and not isinstance(message, Disconnect):
-            topic.admission.hold(peer, message)
-            if self._ask(topic, peer) is None:
-                topic.admission.settle(peer, False, _now())
-
-    def _send(self, topic: bytes, id: bytes, message: Message) -> None:
+    def send(self, topic: bytes, id: bytes, message: Message) -> None:
+        """To a peer that may get it."""
         known = self._peers.get(id)
         if isinstance(message, Disconnect) and (known is None or not known.connected):
             return  # nobody there to take leave of
-        if known is None and len(self._peers) >= MAX_PEERS:
+        if self._standing.is_out(id, _now()) or (known is None and len(self._peers) >= MAX_PEERS):
             return  # as if it were not there; whoever asked asks again
         if self._encoded[0] is not message:
             self._encoded = (message, frame(encode(message)))
@@ -434,67 +415,22 @@ class Driver:
 
     def guard(self, admit: Admit) -> None:
         """From now on ask ``admit``, too: all have to agree."""
-        self._guards.append(admit)
+        self._guards.admits.append(admit)
 
     def reconsider(self, id: bytes) -> None:
         """Ask about the peers of topic ``id`` again; who is refused now is put out."""
         topic = self._topics.get(id)
-        if topic is not None and self._guards:
-            topic.admission.forget_but(topic.core.wants)
-            for peer in topic.admission.admitted:
-                self._ask(topic, peer)
+        if topic is not None:
+            topic.door.reconsider(topic.core.wants)
 
-    async def _answer(self, topic: JoinedTopic, peer: bytes) -> bool:
-        task = self._ask(topic, peer)
-        try:
-            return task is not None and await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task is not None and task.cancelled():
-                return False  # the topic was left meanwhile
-            raise
-
-    def _ask(self, topic: JoinedTopic, peer: bytes) -> asyncio.Task[bool] | None:
-        """One question about a peer at a time. None: too many are asked about already."""
-        task = topic.asked.get(peer)
-        if task is None and self._asked < MAX_ASKED and not self.closed:
-            self._asked += 1
-            task = asyncio.create_task(self._settle(topic, peer), name=f"gossip admission {peer[:5].hex()}")
-            topic.asked[peer] = task
-            task.add_done_callback(lambda _: self._asked_about(topic, peer))
-        return task
-
-    def _asked_about(self, topic: JoinedTopic, peer: bytes) -> None:
-        self._asked -= 1
-        topic.asked.pop(peer, None)
-
-    async def _settle(self, topic: JoinedTopic, peer: bytes) -> bool:
-        admitted = await self._judge(EndpointId(peer), topic.id)
-        if self._topics.get(topic.id) is not topic:
-            return False
-        if not admitted and peer in topic.core.neighbors:
-            self._send(topic.id, peer, Disconnect(alive=False))
-        held = topic.admission.settle(peer, admitted, _now())
-        for message in held:
-            self._send(topic.id, peer, message)
-        if not admitted:
-            topic.core.peer_disconnected(peer, _now(), alive=False)
-            self._drain(topic)
-        return admitted
-
-    async def _judge(self, peer: EndpointId, topic: bytes) -> bool:
-        try:
-            async with asyncio.timeout(ADMIT_TIMEOUT):
-                for admit in self._guards:
-                    answer = admit(peer, topic)
-                    if not (await answer if inspect.isawaitable(answer) else answer):
-                        return False
-        except TimeoutError:
-            logger.warning("whether %s may be in topic %s was not said in time: no", peer.short(), topic[:5].hex())
-            return False
-        except Exception:
-            logger.exception("whether %s may be in topic %s: no", peer.short(), topic[:5].hex())
-            return False
-        return True
+    def put_out(self, topic: bytes, peer: bytes) -> None:
+        """The program refused it."""
+        joined = self._topics.get(topic)
+        if joined is not None:
+            if peer in joined.core.neighbors:
+                self.send(topic, peer, Disconnect(alive=False))
+            joined.core.peer_disconnected(peer, _now(), alive=False)
+            self._drain(joined)
 
     # The sweep
 
@@ -543,57 +479,31 @@ class Driver:
         self._dropped += self._peers.pop(id).queue.dropped
 
     def _refresh_addresses(self) -> None:
-        data = encode_addresses(self._endpoint.addr())
-        if data != self._data:
-            self._data = data
+        addresses = encode_addresses(self._endpoint.addr())
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._data = seal_record(self._endpoint.secret_key, addresses, time.time_ns() // 1000)
             for topic in self._topics.values():
-                topic.core.set_data(data)
+                topic.core.set_data(self._data)
 
     async def aclose(self) -> None:
         """Leave every topic, tell the neighbours, close every connection, end every task."""
         if self.closed:
             return
         self.closed = True
-        asked: list[asyncio.Task[bool]] = []
-        checkers: list[asyncio.Task[None]] = []
+        ending: list[asyncio.Task[Any]] = []
         for topic in list(self._topics.values()):
             for subscription in topic.subscriptions:
                 subscription.close()
             topic.subscriptions.clear()
-            asked += topic.asked.values()
-            if topic.checker is not None:
-                checkers.append(topic.checker)
-            self._leave(topic)
-        await asyncio.gather(*asked, *checkers, return_exceptions=True)
+            ending += self._leave(topic)
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._logs.aclose()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*(peer.aclose() for peer in self._peers.values()))
         self._peers.clear()
-
-
-def _open_all(contents: list[bytes], topic: bytes) -> list[Envelope | None]:
-    """None for one that is forged, and for a plain content."""
-    opened: list[Envelope | None] = []
-    for content in contents:
-        try:
-            opened.append(Envelope.open(content, topic))
-        except DecodeError as error:
-            logger.info("a message of topic %s is dropped: %s", topic[:5].hex(), error)
-            opened.append(None)
-    return opened
-
-
-def _received(entry: Entry, peer: EndpointId, round: int | None, *, late: bool) -> Received:
-    envelope = entry.envelope
-    caught_up = round is None and bool(entry.id)
-    if envelope is None:
-        return Received(entry.content, peer, round, caught_up=caught_up)
-    author = EndpointId(envelope.author)
-    return Received(
-        envelope.body, peer, round, author, envelope.number, envelope.time / 1e6, caught_up=caught_up, late=late
-    )
 
 
 def _now() -> float:

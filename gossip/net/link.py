@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from ...transport import Connection, RecvStream, SendStream, frame, read_frame
 from ...transport.errors import ConnectionClosed, DecodeError, StreamReset, StreamStopped
 from ..core.codec import MAX_MESSAGE, decode
-from ..core.messages import Graft, IHave, Message, Payload, Prune
+from ..core.messages import BroadcastMessage, Message
 from .outbound import Outbound, ends_stream
 
 __all__ = ["Link"]
@@ -30,8 +31,6 @@ HEADER_TIMEOUT = 10.0  # seconds from the opening of a stream to its topic
 WRITE_TIMEOUT = 10.0  # seconds that a peer may keep the next message waiting before it counts as gone
 MAX_SENDING = 64  # streams that we keep open: an iroh peer allows 100, some of which are on their way out
 MAX_STREAMS = 512  # open topic streams from one peer
-RATE = 20_000.0  # messages a second read from one connection: several times what a swarm of ours carries
-RATE_BURST = 20_000.0
 MEMBERSHIP_COST = 100  # a Join or a Shuffle makes several others work: 200 a second, where a busy swarm has a few
 YIELD_EVERY = 32  # messages handled before other tasks get a turn
 
@@ -42,28 +41,36 @@ CLOSE_BUSY = 3
 CLOSE_FAULT = 4
 
 
+class LinkOwner(Protocol):
+    def admits(self, topic: bytes) -> bool | Awaitable[bool]:
+        """Whether what comes for the topic may come in."""
+
+    def vet(self, message: Message) -> Message | Awaitable[Message]:
+        """A message of the membership without what is forged in it."""
+
+    def on_message(self, topic: bytes, message: Message) -> None: ...
+
+    def throttle(self, cost: int) -> float:
+        """Seconds to wait after messages worth ``cost``. Flow control then slows the peer down."""
+
+    def on_malformed(self) -> None:
+        """Bytes came that are not the protocol."""
+
+
 class Link:
-    """``on_message(topic, message)`` is called for what arrives, in order within a topic, where ``admits(topic)``.
+    """The owner gets what arrives, in order within a topic.
 
     What is not admitted is read and dropped. Stopping its stream would end all topics of an iroh peer, which takes the
     failed write for the end of the connection.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        on_message: Callable[[bytes, Message], None],
-        admits: Callable[[bytes], bool | Awaitable[bool]],
-    ) -> None:
+    def __init__(self, connection: Connection, owner: LinkOwner) -> None:
         self.connection = connection
         self.opened_at = _now()
-        self._on_message = on_message
-        self._admits = admits
+        self._owner = owner
         self._streams: dict[bytes, SendStream] = {}  # the latest used last
         self._writing = asyncio.Lock()  # a stream must not be finished under a write that waits
         self._reading = 0
-        self._tokens = RATE_BURST
-        self._refilled_at = self.opened_at
 
     # Out
 
@@ -145,16 +152,19 @@ class Link:
                 return
             if len(topic) != TOPIC_SIZE:
                 raise DecodeError(f"a topic is {TOPIC_SIZE} bytes, not {len(topic)}")
-            count = cost = 0
+            owner, count, cost = self._owner, 0, 0
             while (payload := await read_frame(stream, MAX_MESSAGE)) is not None:
                 message = decode(payload)
-                admitted = self._admits(topic)
+                admitted = owner.admits(topic)
                 if admitted if isinstance(admitted, bool) else await admitted:
-                    self._on_message(topic, message)
+                    if not isinstance(message, BroadcastMessage):
+                        vetted = owner.vet(message)
+                        message = await vetted if isinstance(vetted, Awaitable) else vetted
+                    owner.on_message(topic, message)
                 count += 1
-                cost += 1 if isinstance(message, Payload | IHave | Graft | Prune) else MEMBERSHIP_COST
+                cost += 1 if isinstance(message, BroadcastMessage) else MEMBERSHIP_COST
                 if count % YIELD_EVERY == 0:
-                    await asyncio.sleep(self._throttle(cost))
+                    await asyncio.sleep(owner.throttle(cost))
                     cost = 0
         except TimeoutError:
             self._refuse("a stream without a topic")
@@ -165,16 +175,10 @@ class Link:
         finally:
             self._reading -= 1
 
-    def _throttle(self, cost: int) -> float:
-        """Seconds to wait after messages worth ``cost``. Flow control then slows the peer down."""
-        now = _now()
-        self._tokens = min(RATE_BURST, self._tokens + (now - self._refilled_at) * RATE) - cost
-        self._refilled_at = now
-        return max(0.0, -self._tokens / RATE)
-
     def _refuse(self, why: str) -> None:
         logger.info("%r: %s: disconnected", self.connection, why)
         self.connection.close(CLOSE_MALFORMED, why)
+        self._owner.on_malformed()
 
 
 def _now() -> float:

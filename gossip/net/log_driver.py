@@ -34,6 +34,9 @@ WRITE_TIMEOUT = 10.0
 
 class LogHost(Protocol):
     async def on_log_message(self, peer: bytes, topic: bytes, message: LogMessage) -> None: ...
+    def on_log_fault(self, peer: bytes) -> None:
+        """It sent bytes that are not the protocol."""
+
     def on_log_lost(self, peer: bytes, *, spoken: bool) -> None:
         """No connection is left, or none came about; ``spoken``: for another reason than that it has no such logs."""
 
@@ -114,6 +117,8 @@ class LogPeers:
         except* (DecodeError, StreamReset, StreamStopped) as group_error:
             code, why = CLOSE_MALFORMED, str(group_error.exceptions[0])
             logger.info("%r: %s: disconnected", connection, why)
+            if isinstance(group_error.exceptions[0], DecodeError):
+                self._host.on_log_fault(peer)
         except* TimeoutError:
             code, why = CLOSE_STALLED, "messages are not read"
         except* (_IdleError, ConnectionClosed):

@@ -22,10 +22,11 @@ from typing import Protocol
 
 from ...errors import TidingsError
 from ...transport import Connection, EndpointId
+from ...transport.bucket import Bucket
 from ...transport.errors import ConnectionClosed
 from ..core.config import LivenessConfig
 from ..core.messages import Message
-from .link import CLOSE_DONE, CLOSE_FAULT, CLOSE_STALLED, Link
+from .link import CLOSE_DONE, CLOSE_FAULT, CLOSE_MALFORMED, CLOSE_STALLED, Link
 from .outbound import Outbound, OutboundQueue
 
 __all__ = ["Connected", "Dialing", "Idle", "Peer", "PeerHost"]
@@ -36,6 +37,7 @@ BACKOFF = 0.25  # seconds before the second dial; doubles ...
 BACKOFF_MAX = 10.0  # ... up to this
 STABLE = 5.0  # seconds after which a connection counts as a success
 MAX_LINKS = 4  # connections of one peer; more, and the oldest is closed
+RATE = 20_000.0  # messages a second, and at once, that are read of a peer: several times what a swarm of ours carries
 BATCH = 64 << 10  # bytes written at once
 PATIENCE = 0.5  # seconds that a broadcast waits for a crowded peer, once
 FULL_TIMEOUT = 30.0  # seconds that messages may be dropped before the peer is disconnected
@@ -65,6 +67,12 @@ class PeerHost(Protocol):
     def admits(self, peer: Peer, topic: bytes) -> bool | Awaitable[bool]:
         """Whether what the peer sends for the topic may come in."""
 
+    def vet(self, peer: Peer, message: Message) -> Message | Awaitable[Message]:
+        """The message without what is forged in it."""
+
+    def on_fault(self, peer: Peer, what: str) -> None:
+        """It did what no honest peer does."""
+
     def on_lost(self, peer: Peer, *, alive: bool) -> None:
         """No connection is left, or none could be made; ``alive``: the last one ended in good order."""
 
@@ -82,6 +90,7 @@ class Peer:
         self._dial = dial
         self._rng = rng
         self._failures = 0
+        self._allowance = Bucket(RATE, RATE, self.active_at)
         self._not_before = 0.0
         self._links: list[Link] = []
         self._work = asyncio.Event()
@@ -115,7 +124,7 @@ class Peer:
         """Use ``connection`` from now on: it is the newest."""
         if isinstance(self.state, Dialing) and self.state.task is not asyncio.current_task() and self._waiting():
             self.state.task.cancel()
-        link = Link(connection, self._on_message, lambda topic: self._host.admits(self, topic))
+        link = Link(connection, self)
         self._links.append(link)
         self.state = Connected()
         self.active_at = _now()
@@ -161,6 +170,11 @@ class Peer:
     def forgettable(self) -> bool:
         """Nothing is known here that a new object would not know."""
         return isinstance(self.state, Idle) and not self._tasks and _now() >= self._not_before
+
+    def put_out(self, why: str) -> None:
+        """End its connections; the driver does not talk to it for now."""
+        for link in self._links:
+            link.connection.close(CLOSE_MALFORMED, why)
 
     async def retire(self) -> None:
         """No topic needs this peer: end its connections in good order, unless something is sent meanwhile."""
@@ -268,8 +282,22 @@ class Peer:
             self._stalled = False
             self._room.set()
 
-    def _on_message(self, topic: bytes, message: Message) -> None:
+    # What links tell
+
+    def admits(self, topic: bytes) -> bool | Awaitable[bool]:
+        return self._host.admits(self, topic)
+
+    def vet(self, message: Message) -> Message | Awaitable[Message]:
+        return self._host.vet(self, message)
+
+    def on_message(self, topic: bytes, message: Message) -> None:
         self._host.on_message(self, topic, message)
+
+    def throttle(self, cost: int) -> float:
+        return self._allowance.take(cost, _now())
+
+    def on_malformed(self) -> None:
+        self._host.on_fault(self, "malformed")
 
     def _spawn(self, work: Coroutine[None, None, None], what: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"gossip {what} {self.id.short()}")

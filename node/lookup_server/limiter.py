@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 
-from ...transport.relay.bucket import Bucket
+from ...transport.bucket import Bucket
 
 __all__ = ["Limiter"]
 

@@ -7,7 +7,7 @@ import pytest
 from tidings.gossip import JoinTimeout
 from tidings.gossip.core.config import MembershipConfig
 from tidings.gossip.core.messages import Prune
-from tidings.gossip.net import driver as driver_module
+from tidings.gossip.net import door as door_module
 from tidings.gossip.net.admission import MAX_HELD, REFUSED_FOR, Admission
 
 from .swarm import heard, members, until
@@ -106,7 +106,7 @@ async def test_who_may_not_stay_is_put_out_and_may_come_back() -> None:
 
 @pytest.mark.parametrize("slow", [False, True])
 async def test_a_guard_that_fails_refuses(slow, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(driver_module, "ADMIT_TIMEOUT", 0.1)
+    monkeypatch.setattr(door_module, "ADMIT_TIMEOUT", 0.1)
     caplog.set_level(logging.CRITICAL)
 
     async def admit(peer, topic):

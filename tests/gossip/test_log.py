@@ -44,8 +44,8 @@ async def test_a_message_says_who_wrote_it():
             got = await heard(topic, b"hello")
             assert (got.author, got.number, got.caught_up, got.late) == (made[0].endpoint.id, 1, False, False)
             assert before - 1 < got.sent_at < time.time() + 1
-        assert [each.content for each in topics[2].history()] == [b"hello"]
-        assert topics[2].history(time.time() + 1) == []
+        assert [each.content async for each in topics[2].history()] == [b"hello"]
+        assert not [each async for each in topics[2].history(time.time() + 1)]
 
 
 async def test_the_same_content_may_come_again():
@@ -100,7 +100,7 @@ async def test_without_a_log_alone_is_refused_and_signed_is_understood():
         await first.broadcast(b"signed", signed=True)
         assert (await heard(second, b"signed")).author == made[0].endpoint.id
         with pytest.raises(UsageError, match="log"):
-            second.history()
+            _ = [each async for each in second.history()]
         with pytest.raises(UsageError, match="without a log"):
             await made[1].gossip.subscribe("log", log=True)
         with pytest.raises(MessageTooLarge, match=str(MAX_BODY)):

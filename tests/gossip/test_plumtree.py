@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.gossip.core.config import BroadcastConfig
 from tidings.gossip.core.messages import BroadcastMessage, Graft, IHave, Payload, Prune
-from tidings.gossip.core.outputs import Deliver, Output, Send
+from tidings.gossip.core.outputs import Deliver, Fault, Output, Send
 from tidings.gossip.core.plumtree import Plumtree
 from tidings.gossip.core.timers import Timers
 
@@ -61,7 +61,7 @@ def test_a_second_copy_prunes_its_sender_once() -> None:
 def test_spoofed_ids_are_ignored() -> None:
     node = Node(eager=2)
     for round in (0, None):
-        assert node.hear(1, Payload(payload(b"other").id, b"content", round)) == []
+        assert node.hear(1, Payload(payload(b"other").id, b"content", round)) == [Fault(node_id(1), "wrong id")]
     assert node.tree._received == {}
 
 

@@ -26,12 +26,12 @@ from websockets.exceptions import ConnectionClosed, NegotiationError
 from websockets.http11 import Request, Response
 
 from ..addr import IpAddr
+from ..bucket import Bucket
 from ..errors import DecodeError, InvalidAddress
 from ..keys import EndpointId
 from ..opening import Opening
 from . import auth
 from .access import Access, Everyone
-from .bucket import Bucket
 from .frames import (
     MAX_BODY,
     VERSIONS,
