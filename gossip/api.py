@@ -157,7 +157,7 @@ class Gossip:
     def scores(self) -> dict[EndpointId, float]:
         """Peers that did what no honest peer does, with their points: at 100 a peer is put out, for a minute at first.
 
-        A frame that is not the protocol, or a content under another's id, is 50; points halve every minute.
+        A frame that is not the protocol, or a content under another's id, is 60; points halve every minute.
         """
         return {EndpointId(peer): points for peer, points in self._driver.standing().items()}
 

@@ -28,5 +28,6 @@ class Carrier(Protocol):
     async def get(self, name: bytes, sources: Sequence[EndpointId]) -> bytes:
         """The content that was put under ``name``, from here or from one of ``sources``, asked in that order.
 
-        Raises TidingsError where none of them has it now; then it is asked again later.
+        Raises DecodeError for a name that is none, or of a content above the limit: it is given up. Any other
+        TidingsError: none of them has it now, and it is asked for again later.
         """

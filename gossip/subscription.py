@@ -84,7 +84,8 @@ class Lagged:
 class Missed:
     """``author``'s messages from number ``first`` to ``last`` did not come, though later ones did.
 
-    They were looked for in the logs of neighbours. Should one still come, it is `Received` as ``late``.
+    They were looked for in the logs of neighbours. Should one still come, it is `Received` as ``late``. Or nobody had
+    the content of a large one: then it is that one alone, and it does not come.
     """
 
     author: EndpointId

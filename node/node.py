@@ -28,6 +28,7 @@ from ..transport import Endpoint, EndpointAddr, EndpointId, Lookup, RelayConfig,
 from ..transport.endpoint import ANY
 from ..transport.errors import InvalidAddress
 from ..transport.opening import Opening
+from .gossip_carrier import BlobCarrier
 from .ports import read_ports, with_ports, write_ports
 
 __all__ = ["Node"]
@@ -115,7 +116,7 @@ class Node:
             stack.push_async_callback(endpoint.aclose)
             blobs = Blobs(endpoint, database, blob_path)
             stack.push_async_callback(blobs.aclose)
-            gossip = Gossip(endpoint)
+            gossip = Gossip(endpoint, carrier=BlobCarrier(blobs))
             stack.push_async_callback(gossip.aclose)
             docs = Docs(endpoint, database, blobs, gossip, access=access)
             stack.push_async_callback(docs.aclose)

@@ -53,7 +53,7 @@ SWEEP = 0.5  # seconds between two sweeps
 ROUND_TRIP_SWEEPS = 4  # sweeps between two looks at how far our neighbours are
 ADDRESS_SWEEPS = 20  # sweeps between two looks at our own addresses
 DIAL_TIMEOUT = 10.0
-FAULT_POINTS = 50.0  # for bytes that are not the protocol, or a content under another id
+FAULT_POINTS = 60.0  # for bytes that are not the protocol, or a content under another id
 
 
 class Driver:

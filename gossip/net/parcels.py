@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ...errors import TidingsError
 from ...transport import EndpointId
+from ...transport.errors import DecodeError
 from ..carrier import Carrier
 from ..subscription import Event, Missed, Received
 
@@ -103,6 +104,9 @@ class Parcels:
                         try:
                             sources = dict.fromkeys((event.delivered_from, author, *self._sources()))
                             return await self._carrier.get(event.content, list(sources))
+                        except DecodeError as error:
+                            logger.info("a content of %s is given up: %s", author.short(), error)
+                            return None
                         except TidingsError as error:
                             logger.debug("a content of %s is not there yet: %s", author.short(), error)
                     await asyncio.sleep(pause)
