@@ -27,6 +27,7 @@ from .core.config import TopicConfig
 from .core.envelope import MAX_BODY
 from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
+from .keeper import Keeper, KeptTopic
 from .net.door import Admit
 from .net.driver import ALPN, Driver
 from .net.joined import JoinedTopic
@@ -67,10 +68,12 @@ class Gossip:
         *,
         config: TopicConfig | None = None,
         carrier: Carrier | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._endpoint = endpoint
         rng = Random(SystemRandom().getrandbits(128))  # noqa: S311 - chance among peers, not a secret
-        self._driver = Driver(endpoint, config or TopicConfig(), rng, carrier)
+        self._driver = Driver(endpoint, config or TopicConfig(), rng, carrier, keeper)
+        self._keeps = keeper is not None
         self._largest = MAX_BODY if carrier is None else max(carrier.limit, MAX_BODY)
         if admit is not None:
             self.guard(admit)
@@ -95,7 +98,10 @@ class Gossip:
         what it missed; messages are signed, and come in each author's order. ``since``, in Unix time, implies a log,
         and asks for what was sent after that as far as anybody still has it; 0 for all.
 
-        Raises InvalidTopic, InvalidKey, TopicClosed (after `aclose`).
+        In a node with a directory, peers of the topic are remembered and asked again the next time, and ``log`` with
+        ``stored=True`` is there again after a restart.
+
+        Raises InvalidTopic, InvalidKey, TopicClosed (after `aclose`), StoreError.
         """
         id = topic_id(topic)
         peers = self._peers(bootstrap)
@@ -103,14 +109,15 @@ class Gossip:
             raise UsageError("a subscription needs room for one event at least")
         if when_full not in get_args(WhenFull):
             raise UsageError(f"when_full is one of {', '.join(get_args(WhenFull))}, not {when_full!r}")
-        if self._driver.closed:
-            raise TopicClosed("gossip was closed here: open the node again")
         if isinstance(log, LogConfig):
             kept: LogConfig | None = log
         else:
             kept = LogConfig() if log or since is not None else None
         at = None if since is None else _by_our_clock(since)
-        return self._subscribe(id, peers, Subscription(capacity, when_full), kept, at)
+        if kept is not None and kept.stored and not self._keeps:
+            raise UsageError("there is no store to keep the log in: open a Node, or give Gossip a keeper")
+        before = await self._driver.load(id, kept)
+        return self._subscribe(id, peers, Subscription(capacity, when_full), kept, at, before)
 
     async def attach(
         self,
@@ -124,8 +131,6 @@ class Gossip:
         """
         id = topic_id(topic)
         peers = self._peers(bootstrap)
-        if self._driver.closed:
-            raise TopicClosed("gossip was closed here: open the node again")
         return self._subscribe(id, peers, Delivery(deliver))
 
     def guard(self, admit: Admit) -> None:
@@ -189,8 +194,11 @@ class Gossip:
         sink: Subscription[Event] | Delivery,
         log: LogConfig | None = None,
         since: float | None = None,
+        before: KeptTopic | None = None,
     ) -> Topic:
-        handle = Topic(self, self._driver, self._driver.subscribe(id, sink, log, since), sink)
+        if self._driver.closed:
+            raise TopicClosed("gossip was closed here: open the node again")
+        handle = Topic(self, self._driver, self._driver.subscribe(id, sink, log, since, before), sink)
         if peers:
             self._driver.join(handle._joined, peers)
         return handle

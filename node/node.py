@@ -29,6 +29,7 @@ from ..transport.endpoint import ANY
 from ..transport.errors import InvalidAddress
 from ..transport.opening import Opening
 from .gossip_carrier import BlobCarrier
+from .gossip_keeper import DatabaseKeeper
 from .ports import read_ports, with_ports, write_ports
 
 __all__ = ["Node"]
@@ -116,7 +117,7 @@ class Node:
             stack.push_async_callback(endpoint.aclose)
             blobs = Blobs(endpoint, database, blob_path)
             stack.push_async_callback(blobs.aclose)
-            gossip = Gossip(endpoint, carrier=BlobCarrier(blobs))
+            gossip = Gossip(endpoint, carrier=BlobCarrier(blobs), keeper=DatabaseKeeper(database, endpoint.id))
             stack.push_async_callback(gossip.aclose)
             docs = Docs(endpoint, database, blobs, gossip, access=access)
             stack.push_async_callback(docs.aclose)

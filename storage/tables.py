@@ -29,6 +29,8 @@ __all__ = [
     "blobs",
     "contents",
     "entries",
+    "gossip_messages",
+    "gossip_peers",
     "heads",
     "history",
     "metadata",
@@ -186,6 +188,29 @@ agreed = Table(
     Column("namespace", LargeBinary(32), primary_key=True),
     Column("peer", LargeBinary(32), primary_key=True),
     Column("seq", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The last messages of the gossip topics that are stored, each node's by itself. at_us: when a message was new.
+gossip_messages = Table(
+    "gossip_messages",
+    metadata,
+    Column("node", LargeBinary(32), primary_key=True),
+    Column("topic", LargeBinary(32), primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+# Peers to come back to a topic through, the best first, with what is known of their addresses.
+gossip_peers = Table(
+    "gossip_peers",
+    metadata,
+    Column("node", LargeBinary(32), primary_key=True),
+    Column("topic", LargeBinary(32), primary_key=True),
+    Column("peer", LargeBinary(32), primary_key=True),
+    Column("rank", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -93,6 +93,13 @@ class CatchUp:
         self._gaps: set[tuple[bytes, int]] = set()
         self._ticking = self._soon = False
 
+    def restore(self, entries: Iterable[Entry], now: float) -> None:
+        """What was kept in an earlier run, oldest first: neither asked for nor handed on again."""
+        for entry in entries:
+            if entry.envelope is not None:
+                self._order.resume(entry.envelope)
+            self._keep(entry, now)
+
     # What the topic tells
 
     def neighbor_up(self, peer: bytes, now: float) -> None:

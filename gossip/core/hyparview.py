@@ -22,6 +22,7 @@ Views are dicts, whose order is that of insertion: a run with the same seed and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -43,6 +44,7 @@ from .timers import Timers
 __all__ = ["HyParView"]
 
 MAX_DATA = 1024  # bytes of PeerData that we keep of one peer: a relay and dozens of addresses
+RECALLED_CONTACTS = 8  # of an earlier run, that are asked again for as long as we are alone
 MAX_PENDING = 30  # peers asked at once: a liar who forwards invented joins makes us dial no more than these
 MAX_EXPECTED = 128  # answers awaited before old ones are swept out
 TELL_INTERVAL = 1.0  # seconds: what was on its way before our Disconnect needs no second one
@@ -111,7 +113,20 @@ class HyParView:
         contact = self._contacts.get(peer)
         return peer in self.active or peer in self._pending or (contact is not None and contact.asking)
 
+    def known(self, most: int) -> list[tuple[bytes, bytes]]:
+        """Peers to come back through, neighbours first: the id of each and what is known of its addresses."""
+        return [(peer, self._peer_data.get(peer, b"")) for peer in (*self.active, *self.passive)][:most]
+
     # The application's side
+
+    def recall(self, peers: Iterable[tuple[bytes, bytes]], now: float) -> None:
+        """Come back through ``peers``, as `known` gave them in an earlier run."""
+        for peer, data in peers:
+            if self._add_passive(peer):
+                self._learn(peer, data)
+                if len(self._contacts) < RECALLED_CONTACTS:
+                    self._contacts.setdefault(peer, _Contact())
+        self._refill(now)
 
     def join(self, peer: bytes, now: float) -> None:
         """Enter the swarm through ``peer``, asking again until it answers. Nothing happens for a neighbour."""

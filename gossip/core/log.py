@@ -28,6 +28,7 @@ class LogConfig:
     answer_timeout: float = 3.0  # from asking a peer for messages to asking another
     gap_ask: float = 0.3  # a message of an author is missing: when neighbours are asked for it
     gap_timeout: float = 10.0  # ... and when it is given up, unless others of that author keep arriving
+    stored: bool = False  # in the node's database, too: it is there again after a restart
 
 
 @dataclass(slots=True)
@@ -71,8 +72,13 @@ class MessageLog:
 
     def after(self, index: int, most: int) -> list[Entry]:
         """The first ``most`` entries behind ``index``."""
-        start = max(index + 1, next(iter(self._by_index), self.high + 1))
+        start = max(index + 1, self.first)
         return [self._by_index[number] for number in range(start, min(start + most, self.high + 1))]
+
+    @property
+    def first(self) -> int:
+        """The index of the oldest, or of the next where there is none."""
+        return next(iter(self._by_index), self.high + 1)
 
     def find(self, id: bytes) -> Entry | None:
         return self._by_id.get(id)

@@ -74,6 +74,14 @@ class AuthorOrder:
         session.turn += 1
         return [(entry, False), *self._follow(session)]
 
+    def resume(self, envelope: Envelope) -> None:
+        """It was handed on in an earlier run, and those before it, or else they come late."""
+        session = self._sessions.setdefault((envelope.author, envelope.session), _Session(envelope.number))
+        self._skip(session, envelope.number)
+        session.skipped.discard(envelope.number)
+        session.turn = max(session.turn, envelope.number + 1)
+        self._forget_oldest()
+
     def knows(self, envelope: Envelope) -> bool:
         """Whether that number of that session was here."""
         session = self._sessions.get((envelope.author, envelope.session))
@@ -97,11 +105,16 @@ class AuthorOrder:
     def give_up(self, key: tuple[bytes, int]) -> tuple[Gap, list[tuple[Entry, bool]]]:
         """Go on without what is missing before the first message that is held back."""
         session = self._sessions[key]
-        first, session.turn = session.turn, min(session.held)
+        first = session.turn
+        self._skip(session, min(session.held))
+        return Gap(*key, first, session.turn - 1), list(self._follow(session))
+
+    def _skip(self, session: _Session, turn: int) -> None:
+        """Go on at ``turn``, where that is ahead; what is before it may come late."""
+        first, session.turn = session.turn, max(session.turn, turn)
         for number in range(session.turn - 1, max(first, session.turn - MAX_SKIPPED) - 1, -1):
             if len(session.skipped) < MAX_SKIPPED:
                 session.skipped.add(number)
-        return Gap(*key, first, session.turn - 1), list(self._follow(session))
 
     def _follow(self, session: _Session) -> Iterator[tuple[Entry, bool]]:
         while session.turn in session.held:

@@ -73,6 +73,13 @@ class TopicCore:
         self._wire(start, 0.0)
         self._timers.clear()
 
+    def restore(self, contents: Iterable[tuple[bytes, float, Envelope | None]], now: float) -> None:
+        """What the log had in an earlier run: content, when it was new, envelope."""
+        assert self.log is not None
+        self.log.restore(
+            [Entry(_short(blake3(content).digest()), content, at, envelope) for content, at, envelope in contents], now
+        )
+
     def broadcast(self, content: bytes, now: float) -> bool:
         """False: the same content passed here within the id retention and is not sent again."""
         if not self.tree.broadcast(content, now):

@@ -29,11 +29,13 @@ from ..core.messages import Disconnect, Message
 from ..core.outputs import Deliver, Down, Fault, Learned, Missing, Output, Ready, Send, SendLog, Up
 from ..core.records import Claims, RecordBook, check_records, seal_record
 from ..core.topic_core import TopicCore
+from ..keeper import Keeper, KeptTopic
 from ..sent import ALONE, REPEATED, Sent
 from ..stats import Stats
 from ..subscription import Missed, NeighborDown, NeighborUp, Received, Sink
 from .door import Admit, Door, Guards
 from .joined import JoinedTopic, is_carried, received
+from .keeping import Keeping
 from .link import CLOSE_BUSY, CLOSE_MALFORMED
 from .log_driver import LOG_ALPN, LogPeers
 from .outbound import Outbound
@@ -57,7 +59,9 @@ FAULT_POINTS = 60.0  # for bytes that are not the protocol, or a content under a
 
 
 class Driver:
-    def __init__(self, endpoint: Endpoint, config: TopicConfig, rng: Random, carrier: Carrier | None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, config: TopicConfig, rng: Random, carrier: Carrier | None, keeper: Keeper | None
+    ) -> None:
         self._endpoint = endpoint
         self._config = config
         self._rng = rng
@@ -70,6 +74,8 @@ class Driver:
         self._dropped = 0
         self._guards = Guards()
         self._carrier = carrier
+        self._keeper = keeper
+        self._ending: set[asyncio.Task[None]] = set()
         self._standing = Standing()
         self._records = RecordBook()
         self._logs = LogPeers(lambda peer: endpoint.connect(peer, LOG_ALPN, timeout=DIAL_TIMEOUT), self)
@@ -78,8 +84,22 @@ class Driver:
 
     # Topics
 
+    async def load(self, id: bytes, log: LogConfig | None) -> KeptTopic | None:
+        """What is kept of a topic that is not joined yet, for `subscribe`. Raises StoreError."""
+        if self._keeper is None or id in self._topics:
+            return None
+        kept = await self._keeper.load(id, messages=log is not None and log.stored)
+        for peer, data in kept.peers:
+            self._learn(peer, data)
+        return kept
+
     def subscribe(
-        self, id: bytes, subscription: Sink, log: LogConfig | None = None, since: float | None = None
+        self,
+        id: bytes,
+        subscription: Sink,
+        log: LogConfig | None = None,
+        since: float | None = None,
+        kept: KeptTopic | None = None,
     ) -> JoinedTopic:
         """Add ``subscription`` to topic ``id``, which is joined by the first; it hears of the neighbours there are.
 
@@ -91,7 +111,7 @@ class Driver:
             self._sweeper = asyncio.create_task(self._sweep(), name="gossip sweep")
         topic = self._topics.get(id)
         if topic is None:
-            topic = self._topics[id] = self._join(id, log, _now() if since is None else since)
+            topic = self._topics[id] = self._join(id, log, _now() if since is None else since, kept)
         elif log is not None and topic.core.log is None:
             raise UsageError("the topic is subscribed here without a log: give the first subscription one")
         for peer in topic.core.neighbors:
@@ -104,13 +124,22 @@ class Driver:
             topic.replay(subscription, EndpointId(self._me), since)
         return topic
 
-    def _join(self, id: bytes, log: LogConfig | None, since: float) -> JoinedTopic:
+    def _join(self, id: bytes, log: LogConfig | None, since: float, kept: KeptTopic | None) -> JoinedTopic:
         core = TopicCore(self._me, self._config, self._rng, log, since)
         core.set_data(self._data)
         door = Door(id, self._guards, self)
         checker = Checker(id, lambda batch: self._checked(topic, batch))
         parcels = Parcels(id, self._carrier, lambda: [EndpointId(peer) for peer in core.neighbors])
         topic = JoinedTopic(id, core, door, checker, parcels)
+        if kept is not None and self._keeper is not None:
+            offset = 0
+            if core.log is not None and kept.messages:
+                ahead = time.time() - _now()
+                core.restore([(each.content, each.at - ahead, _opened(each.content)) for each in kept.messages], _now())
+                offset = kept.messages[-1].position - core.log.log.high
+            topic.keeping = Keeping(id, core, self._keeper, stored=log is not None and log.stored, offset=offset)
+            core.membership.recall(kept.peers, _now())
+            self._drain(topic)
         return topic
 
     def unsubscribe(self, topic: JoinedTopic, subscription: Sink) -> None:
@@ -181,6 +210,10 @@ class Driver:
 
     def _leave(self, topic: JoinedTopic) -> list[asyncio.Task[Any]]:
         """The tasks that are being ended."""
+        if topic.keeping is not None:
+            for task in topic.keeping.close():
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
         topic.core.leave()
         self._drain(topic)
         if topic.wake is not None:
@@ -273,6 +306,8 @@ class Driver:
     def _drain(self, topic: JoinedTopic) -> None:
         while outputs := topic.core.poll():
             self._do(topic, outputs)
+        if topic.keeping is not None:
+            topic.keeping.note()
         self._set_timer(topic)
 
     def _do(self, topic: JoinedTopic, outputs: list[Output]) -> None:
@@ -497,13 +532,20 @@ class Driver:
                 subscription.close()
             topic.subscriptions.clear()
             ending += self._leave(topic)
-        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.gather(*ending, *self._ending, return_exceptions=True)
         await self._logs.aclose()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*(peer.aclose() for peer in self._peers.values()))
         self._peers.clear()
+
+
+def _opened(content: bytes) -> Envelope | None:
+    """The envelope of a message that was checked before it was kept."""
+    with suppress(DecodeError):
+        return Envelope.open(content, None)
+    return None
 
 
 def _now() -> float:

@@ -12,6 +12,7 @@ from ..core.topic_core import TopicCore
 from ..core.voice import Voice
 from ..subscription import Event, Received, Sink
 from .door import Door
+from .keeping import Keeping
 from .parcels import Parcels
 from .signatures import Checker
 
@@ -25,6 +26,7 @@ class JoinedTopic:
         "core",
         "door",
         "id",
+        "keeping",
         "parcels",
         "since",
         "subscriptions",
@@ -38,6 +40,7 @@ class JoinedTopic:
         self.door = door
         self.checker = checker
         self.parcels = parcels
+        self.keeping: Keeping | None = None
         self.voice = Voice(id)
         self.subscriptions: list[Sink] = []
         self.since: dict[Sink, float] = {}

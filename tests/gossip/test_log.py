@@ -140,8 +140,8 @@ async def test_a_peer_without_logs_is_left_alone():
 async def test_garbage_costs_the_connection_alone():
     async with members(2) as made:
         topics = await joined(made, log=QUICK)
-        async with Endpoint.bind(bind=LOCAL) as stranger:
-            for data in (b"\x00\x00\x00\x05hello", b"\xff\xff\xff\xff", b"\x00\x00\x00\x28" + bytes(40)):
+        for data in (b"\x00\x00\x00\x05hello", b"\xff\xff\xff\xff", b"\x00\x00\x00\x28" + bytes(40)):
+            async with Endpoint.bind(bind=LOCAL) as stranger:
                 connection = await stranger.connect(made[0].addr, LOG_ALPN)
                 stream = await connection.open_bi()
                 await stream.send.write(data)
