@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import multiprocessing
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .experiments import iroh_scenarios, run_seed
@@ -17,12 +22,17 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=100, help="broadcasts of each kind of sender")
     parser.add_argument("--save", type=Path, help="a folder for the tables and the plots (these need matplotlib)")
     arguments = parser.parse_args()
-    begun = time.monotonic()
-
-    def say(what: str) -> None:
-        print(f"[{time.monotonic() - begun:5.0f} s] {what}", flush=True)
-
-    found = [run_seed(seed, arguments.nodes, arguments.cycles, say) for seed in range(1, arguments.seeds + 1)]
+    gc.disable()  # looking through millions of objects again and again takes longer than all else; little is garbage
+    cores = os.cpu_count() or 1
+    run = partial(
+        run_seed,
+        nodes=arguments.nodes,
+        cycles=arguments.cycles,
+        at_once=max(1, cores // arguments.seeds),
+        say=partial(_say, time.monotonic()),
+    )
+    with ProcessPoolExecutor(min(cores, arguments.seeds), multiprocessing.get_context("fork")) as pool:
+        found = list(pool.map(run, range(1, arguments.seeds + 1)))
     text = tables(found, arguments.nodes) + "\n\n" + scenarios(iroh_scenarios(1))
     print("\n" + text)
     if arguments.save is not None:
@@ -31,6 +41,10 @@ def main() -> None:
         arguments.save.mkdir(parents=True, exist_ok=True)
         (arguments.save / "tables.txt").write_text(text + "\n")
         plot(found, arguments.save)
+
+
+def _say(begun: float, what: str) -> None:
+    print(f"[{time.monotonic() - begun:5.0f} s] {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from . import hyparview, plumtree
+from . import hyparview, plumtree, reliability
 from .forks import in_forks
 from .hyparview import FAILURES, Shape
 from .links import Link, plane
 from .network import Network, node_id
 from .plumtree import Measured
+from .reliability import SCENARIOS, Outcome
 
 __all__ = ["Figures", "iroh_scenarios", "run_seed"]
 
@@ -38,25 +39,31 @@ class Figures:
     first: dict[float, float] = field(default_factory=dict)
     flood: int = 0
     """Payloads of a message that everybody passes to all neighbours."""
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    """Of topics that keep a log, by the name of the scenario."""
 
 
-def run_seed(seed: int, nodes: int, cycles: int, say: Callable[[str], None]) -> Figures:
+def run_seed(seed: int, nodes: int, cycles: int, at_once: int, say: Callable[[str], None]) -> Figures:
+    """``at_once``: how many processes, while forks go on from the grown swarm."""
     network = hyparview.grow(seed, nodes)
     say(f"seed {seed}: {nodes} nodes joined, 50 cycles passed")
     figures = Figures(seed, hyparview.shape(network))
     figures.flood = sum(len(core.membership.active) for core in network.nodes.values()) - (nodes - 1)
     failures = [(what, share) for share in FAILURES for what in (_reliability, _on_send, _heal)]
     works = [(_many, cycles), (_many_plain, cycles), *failures]
-    figures.many, figures.many_plain, *after = in_forks(partial(_go_on, network), works)
+    figures.many, figures.many_plain, *after = in_forks(partial(_go_on, network), works, at_once)
     for (what, share), result in zip(failures, after, strict=True):
         of = {_reliability: figures.reliability, _on_send: figures.on_send, _heal: figures.cycles_to_heal}
         of[what][share] = result
     say(f"seed {seed}: many senders, and failures of {FAILURES[0]:.0%} to {FAILURES[-1]:.0%}")
+    outcomes = in_forks(partial(reliability.run, network), [(name, seed) for name in SCENARIOS], at_once)
+    figures.outcomes = dict(zip(SCENARIOS, outcomes, strict=True))
+    say(f"seed {seed}: topics that keep a log")
     first = node_id(0)
     figures.single = plumtree.cycles(network, cycles, lambda _: first)
     say(f"seed {seed}: one sender")
     firsts = [(share, number) for share in FIRST_FAILURES for number in range(FIRST_SOURCES)]
-    shares = in_forks(partial(_first, network), firsts)
+    shares = in_forks(partial(_first, network), firsts, at_once)
     for share in FIRST_FAILURES:
         found = [each for (failed, _), each in zip(firsts, shares, strict=True) if failed == share]
         figures.first[share] = fmean(found)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from random import Random
 
+from tidings.gossip.core.catch_up import CatchUp
 from tidings.gossip.core.codec import encode
 from tidings.gossip.core.config import TopicConfig
 from tidings.gossip.core.envelope import Envelope, Kind
@@ -57,7 +59,7 @@ class Network:
         dialable: Dialable | None = None,
         on_deliver: Callable[[bytes, bytes, int | None], None] | None = None,
         log: LogConfig | None = None,
-        on_ready: Callable[[bytes, Envelope], None] | None = None,
+        on_ready: Callable[[bytes, Ready], None] | None = None,
         record: bool = False,
     ) -> None:
         self.rng = Random(seed)
@@ -96,12 +98,14 @@ class Network:
 
     def kill(self, id: bytes) -> None:
         """Gone without a word."""
+        self._wake.pop(id, None)
         for peer in self.nodes.pop(id).neighbors:
             self._notice(peer, id)
 
     def leave(self, id: bytes) -> None:
         self.nodes[id].leave()
         self._drain(id, self.nodes[id])
+        self._wake.pop(id, None)
         del self.nodes[id]
 
     def join(self, id: bytes, *peers: bytes) -> None:
@@ -140,6 +144,31 @@ class Network:
     def heal(self) -> None:
         """Everybody can reach everybody again."""
         self._side = {}
+
+    def keep_logs(self, config: LogConfig) -> None:
+        """From now on all nodes do. Swarms that grow with logs compare them all the while, and nothing is in them."""
+        self.log = config
+        for id, core in self.nodes.items():
+            rng, candidates = Random(self.rng.getrandbits(64)), core.membership.passive.keys
+            core.log = CatchUp(id, config, self.now, rng, core._timers, core._out, candidates)
+            for peer in core.neighbors:
+                core.log.neighbor_up(peer, self.now)
+            self._drain(id, core)
+
+    def change_link(self, link: Link) -> None:
+        """The ways become these, and neighbours know their round trips."""
+        self.link = link
+        for id, core in self.nodes.items():
+            for peer in core.neighbors:
+                self._note_round_trip(id, core, peer)
+
+    def restrict(self, dialable: Dialable) -> None:
+        """From now on these can dial those. Neighbours of whom neither can dial the other lose each other."""
+        self.dialable = dialable
+        for id, core in self.nodes.items():
+            for peer in core.neighbors:
+                if not (self._way(id, peer) or self._way(peer, id)):
+                    self._notice(id, peer)
 
     # Time
 
@@ -208,17 +237,17 @@ class Network:
         deadline = core.next_deadline()
         if deadline is not None and deadline < self._wake.get(id, float("inf")):
             self._wake[id] = deadline
-            self.at(max(deadline, self.now), self._timer, id, core)
+            self.at(max(deadline, self.now), self._timer, id, core, deadline)
 
     def _do(self, id: bytes, core: TopicCore, outputs: list[Output]) -> None:
         for output in outputs:
             if type(output) is Send or type(output) is SendLog:
                 self._send(id, output.peer, output.message)
             elif type(output) is Deliver and core.log is not None and output.round is not None:
-                core.arrived(output.peer, output.content, Envelope.open(output.content, None), output.round, self.now)
+                core.arrived(output.peer, output.content, _opened(output.content), output.round, self.now)
             elif type(output) is Ready:
-                if self.on_ready is not None and output.entry.envelope is not None:
-                    self.on_ready(id, output.entry.envelope)
+                if self.on_ready is not None:
+                    self.on_ready(id, output)
             elif type(output) is Deliver:
                 if self.on_deliver is not None:
                     self.on_deliver(id, output.content, output.round)
@@ -226,10 +255,12 @@ class Network:
                     self.delivered[id].append((output.content, output.round))
             elif isinstance(output, Up | Down):
                 if type(output) is Up:
-                    round_trip = self.link.latency(id, output.peer) + self.link.latency(output.peer, id)
-                    core.tree.note_round_trip(output.peer, round_trip)
+                    self._note_round_trip(id, core, output.peer)
                 if self._record:
                     self.changes[id].append(output)
+
+    def _note_round_trip(self, id: bytes, core: TopicCore, peer: bytes) -> None:
+        core.tree.note_round_trip(peer, self.link.latency(id, peer) + self.link.latency(peer, id))
 
     def _send(self, source: bytes, target: bytes, message: Message | LogMessage) -> None:
         link = self.link
@@ -266,7 +297,7 @@ class Network:
         if core.log is None:
             return
         if isinstance(message, Give):
-            opened = [(content, age, Envelope.open(content, None)) for content, age in message.contents]
+            opened = [(content, age, _opened(content)) for content, age in message.contents]
             core.given(source, opened, message.gone, self.now)
         else:
             core.log.receive(source, message, self.now)
@@ -298,11 +329,18 @@ class Network:
             core.log.lost(lost, self.now)
         self._drain(id, core)
 
-    def _timer(self, id: bytes, core: TopicCore) -> None:
-        self._wake.pop(id, None)
-        if self.nodes.get(id) is core:
+    def _timer(self, id: bytes, core: TopicCore, deadline: float) -> None:
+        # One that an earlier deadline overtook is not run: it would arm the next again, and so double itself.
+        if self.nodes.get(id) is core and self._wake.get(id) == deadline:
+            del self._wake[id]
             core.handle_timer(self.now)
             self._drain(id, core)
+
+
+@lru_cache(1 << 10)
+def _opened(content: bytes) -> Envelope | None:
+    """Once for all nodes: nobody checks a signature here."""
+    return Envelope.open(content, None)
 
 
 def _size(message: Message | LogMessage) -> int:

@@ -9,6 +9,7 @@ from . import papers
 from .experiments import FIRST_FAILURES, Figures
 from .hyparview import FAILURES
 from .plumtree import Measured
+from .reliability import SCENARIOS
 
 __all__ = ["scenarios", "tables"]
 
@@ -73,7 +74,31 @@ def tables(seeds: Sequence[Figures], nodes: int) -> str:
     say(_row("failed", "ours", "paper"))
     for share in FIRST_FAILURES:
         say(_row(f"{share:.0%}", f"{fmean(each.first[share] for each in seeds):.1%}", papers.FIRST[share][0]))
+    say("")
+    say(f"Topics that keep a log: messages to every node that stays connected, {nodes:,} nodes, {len(seeds)} seeds")
+    say("(there when it was sent, alive at the end, and joined then to most of the swarm by active views)")
+    titles = ("pairs", "delivered", "out of logs", "last: p50", "p90", "p99", "max")
+    say(_row("", *titles))
+    for name in SCENARIOS:
+        outcomes = [each.outcomes[name] for each in seeds]
+        pairs, by_log = sum(each.pairs for each in outcomes), sum(each.by_log for each in outcomes)
+        missed, last = sum(each.missed for each in outcomes), sorted(each for one in outcomes for each in one.last)
+        times = [f"{last[min(int(share * len(last)), len(last) - 1)]:.1f} s" for share in (0.5, 0.9, 0.99, 1)]
+        say(_row(name, f"{pairs:,}", _all_or(1 - missed / pairs), f"{by_log / pairs:.2%}", *times))
+    apart = sum(each.apart for seed in seeds for each in seed.outcomes.values())
+    died = sum(each.died for seed in seeds for each in seed.outcomes.values())
+    say(f"nodes that were alive at the end and not joined: {apart}; messages that died with their senders: {died}")
+    say("last: seconds from sending a message to its last delivery. " + "; ".join(map(": ".join, _words())))
     return "\n".join(lines)
+
+
+def _words() -> list[tuple[str, str]]:
+    return [(name, words) for name, (_, words) in SCENARIOS.items()]
+
+
+def _all_or(share: float) -> str:
+    """No rounding up to 100 %."""
+    return "100 %" if share == 1 else f"{min(share, 0.999999):.4%}"
 
 
 def scenarios(found: dict[str, tuple[Measured, float, float]]) -> str:

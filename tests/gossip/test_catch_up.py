@@ -178,7 +178,8 @@ class Swarm:
             self.network.run(0.05)
         self.network.run(10)
 
-    def ready(self, id, envelope):
+    def ready(self, id, ready):
+        envelope = ready.entry.envelope
         self.got.setdefault((id, envelope.author), []).append(envelope.number)
 
     def say(self, id):

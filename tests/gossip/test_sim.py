@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gossip_sim.reliability import SCENARIOS
+
 
 @pytest.mark.timeout(180)
 def test_five_hundred_nodes_do_as_the_papers_say():
@@ -26,6 +28,9 @@ def test_five_hundred_nodes_do_as_the_papers_say():
     assert "deliveries missed in all of these: 0" in done.stdout
     assert float(row("Fig. 5: nodes with in-degree 5")[0].rstrip("%")) > 85
     assert float(row("20%")[0].rstrip("%")) > 99
+    for name in SCENARIOS:
+        assert row(name)[1] == "100 %"
+    assert "alive at the end and not joined: 0;" in done.stdout
     for scenario in ("single sender", "many senders", "burst"):
         ldh, most_ldh, rmr, most_rmr, missed = map(float, row(scenario))
         assert ldh < most_ldh and rmr < most_rmr and missed == 0
