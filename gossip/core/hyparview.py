@@ -415,6 +415,8 @@ class HyParView:
     def _refill(self, now: float, but: bytes | None = None) -> None:
         """Ask a candidate for every slot that is neither filled nor asked for."""
         free = self._config.active_capacity - len(self.active) - len(self._pending)
+        if free <= 0 and self.active:
+            return
         candidates = [
             peer for peer in self.passive if peer != but and peer not in self._pending and peer not in self._declined
         ]
@@ -484,7 +486,7 @@ class HyParView:
 
     def _forget(self, peer: bytes) -> None:
         """Drop what is known of a peer that is in no view any more."""
-        if not any(peer in table for table in (self.active, self.passive, self._pending, self._lost)):
+        if not (peer in self.active or peer in self.passive or peer in self._pending or peer in self._lost):
             self._peer_data.pop(peer, None)
 
     # Chance
