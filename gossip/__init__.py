@@ -3,7 +3,7 @@
 from .api import Gossip, Topic, topic_id
 from .carrier import MAX_NAME, Carrier
 from .core.codec import MAX_CONTENT
-from .core.config import BroadcastConfig, LivenessConfig, MembershipConfig, TopicConfig
+from .core.config import BroadcastConfig, LivenessConfig, MembershipConfig, TopicConfig, XBotConfig
 from .core.envelope import MAX_BODY
 from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, SubscriberTooSlow, TopicClosed
@@ -41,5 +41,6 @@ __all__ = [
     "TopicClosed",
     "TopicConfig",
     "WhenFull",
+    "XBotConfig",
     "topic_id",
 ]

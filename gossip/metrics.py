@@ -26,6 +26,7 @@ class GossipCollector:
         for name, help, counts in (
             ("sent", "Messages for peers, by kind", stats.sent),
             ("received", "Messages of peers, by kind", stats.received),
+            ("faults", "What peers did that no honest peer does, by kind", stats.faults),
         ):
             family = CounterMetricFamily(f"tidings_gossip_{name}", help, labels=["kind"])
             for kind, count in counts.items():
@@ -38,6 +39,7 @@ class GossipCollector:
             ("missed", "Messages of authors that were given up", stats.missed),
             ("forged", "Signed messages whose signature did not hold", stats.forged),
             ("refused", "Broadcasts that were refused", stats.refused),
+            ("trades", "Neighbours that were traded for nearer ones", stats.trades),
         ):
             yield CounterMetricFamily(f"tidings_gossip_{name}", help, value=count)
         topics, neighbors = self._gossip.sizes()

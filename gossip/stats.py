@@ -24,12 +24,14 @@ class Stats:
         "received",
         "refused",
         "sent",
+        "trades",
     )
 
     def __init__(self) -> None:
         self.sent: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()  # what honest peers do not do, by kind
+        self.trades = 0  # of neighbours for nearer ones, that we began
         self.delivered = self.caught_up = self.missed = self.forged = self.refused = 0
         self.delays = [0] * (len(DELAYS) + 1)
         self.delay_sum = 0.0

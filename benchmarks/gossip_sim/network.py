@@ -20,7 +20,8 @@ from tidings.gossip.core.envelope import Envelope, Kind
 from tidings.gossip.core.log import LogConfig
 from tidings.gossip.core.log_messages import Give, LogMessage, encode_log
 from tidings.gossip.core.messages import IHave, Message
-from tidings.gossip.core.outputs import Deliver, Down, Output, Ready, Send, SendLog, Up
+from tidings.gossip.core.outputs import Deliver, Down, Measure, Output, Ready, Send, SendLog, SendSwap, Up
+from tidings.gossip.core.swap_messages import SwapMessage
 from tidings.gossip.core.topic_core import TopicCore
 from tidings.transport import SecretKey
 
@@ -28,6 +29,7 @@ from .links import Link, uniform
 
 __all__ = ["Network", "node_id"]
 
+AnyMessage = Message | LogMessage | SwapMessage
 Dialable = Callable[[bytes, bytes], bool]
 """Whether the first can make a connection to the second; over one that is there both can send."""
 
@@ -241,8 +243,10 @@ class Network:
 
     def _do(self, id: bytes, core: TopicCore, outputs: list[Output]) -> None:
         for output in outputs:
-            if type(output) is Send or type(output) is SendLog:
+            if type(output) is Send or type(output) is SendLog or type(output) is SendSwap:
                 self._send(id, output.peer, output.message)
+            elif type(output) is Measure:
+                self._measure(id, output.peer)
             elif type(output) is Deliver and core.log is not None and output.round is not None:
                 core.arrived(output.peer, output.content, _opened(output.content), output.round, self.now)
             elif type(output) is Ready:
@@ -260,9 +264,22 @@ class Network:
                     self.changes[id].append(output)
 
     def _note_round_trip(self, id: bytes, core: TopicCore, peer: bytes) -> None:
-        core.tree.note_round_trip(peer, self.link.latency(id, peer) + self.link.latency(peer, id))
+        core.note_round_trip(peer, self._round_trip(id, peer))
 
-    def _send(self, source: bytes, target: bytes, message: Message | LogMessage) -> None:
+    def _round_trip(self, id: bytes, peer: bytes) -> float:
+        return self.link.latency(id, peer) + self.link.latency(peer, id)
+
+    def _measure(self, id: bytes, peer: bytes) -> None:
+        seconds = self._round_trip(id, peer)
+        self.at(self.now + seconds, self._measured, id, peer, seconds if peer in self.nodes else None)
+
+    def _measured(self, id: bytes, peer: bytes, seconds: float | None) -> None:
+        core = self.nodes.get(id)
+        if core is not None:
+            core.measured(peer, seconds, self.now)
+            self._drain(id, core)
+
+    def _send(self, source: bytes, target: bytes, message: AnyMessage) -> None:
         link = self.link
         self.sent[type(message)] += len(message.announced) if type(message) is IHave else 1
         if (self._side and self._cut(source, target)) or not self._way(source, target):
@@ -282,11 +299,13 @@ class Network:
         if link.duplicate and self.rng.random() < link.duplicate:
             self.at(arrival + link.jitter, self._arrive, source, target, message)
 
-    def _arrive(self, source: bytes, target: bytes, message: Message | LogMessage) -> None:
+    def _arrive(self, source: bytes, target: bytes, message: AnyMessage) -> None:
         core = self.nodes.get(target)
         if core is not None:
             if isinstance(message, LogMessage):
                 self._log_arrives(source, core, message)
+            elif isinstance(message, SwapMessage):
+                core.receive_swap(source, message, self.now)
             else:
                 core.receive(source, message, self.now)
             self._drain(target, core)
@@ -343,5 +362,5 @@ def _opened(content: bytes) -> Envelope | None:
     return Envelope.open(content, None)
 
 
-def _size(message: Message | LogMessage) -> int:
-    return 4 + len(encode_log(message) if isinstance(message, LogMessage) else encode(message))
+def _size(message: AnyMessage) -> int:
+    return 4 + len(encode_log(message) if isinstance(message, LogMessage | SwapMessage) else encode(message))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["BroadcastConfig", "LivenessConfig", "MembershipConfig", "TopicConfig"]
+__all__ = ["BroadcastConfig", "LivenessConfig", "MembershipConfig", "TopicConfig", "XBotConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,19 @@ class LivenessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class XBotConfig:
+    """Neighbours that are near (`xbot`). Between tidings peers alone."""
+
+    interval: float = 10.0  # between two candidates that are measured
+    unbiased: int = 1  # neighbours that are never traded, so that the swarm does not fall into islands
+    gain: float = 0.8  # a candidate is nearer below this share of the other's round trip: noise trades nothing
+    trade_timeout: float = 10.0  # for a trade as a whole: two dials may be in it
+    answer_timeout: float = 3.0  # that a slot is kept after an agreement
+
+
+@dataclass(frozen=True, slots=True)
 class TopicConfig:
     membership: MembershipConfig = field(default_factory=MembershipConfig)
     broadcast: BroadcastConfig = field(default_factory=BroadcastConfig)
     liveness: LivenessConfig = field(default_factory=LivenessConfig)
+    xbot: XBotConfig | None = None

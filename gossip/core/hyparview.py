@@ -67,6 +67,7 @@ class HyParView:
         "_contacts",
         "_declined",
         "_expected",
+        "_kept_slots",
         "_lost",
         "_me",
         "_out",
@@ -105,13 +106,15 @@ class HyParView:
         self._pausing = False
         self._contacts: dict[bytes, _Contact] = {}
         self._lost: dict[bytes, int] = {}  # neighbours whose connection broke -> how often they were asked since
+        self._kept_slots: dict[bytes, int] = {}  # free slots that are promised -> number of the promise
         self._peer_data: dict[bytes, bytes] = {}
         self._shuffling = False
 
     def wants(self, peer: bytes) -> bool:
         """Whether a connection to ``peer`` is of use: a neighbour, or one that we wait for."""
         contact = self._contacts.get(peer)
-        return peer in self.active or peer in self._pending or (contact is not None and contact.asking)
+        asking = contact is not None and contact.asking
+        return peer in self.active or peer in self._pending or peer in self._kept_slots or asking
 
     def known(self, most: int) -> list[tuple[bytes, bytes]]:
         """Peers to come back through, neighbours first: the id of each and what is known of its addresses."""
@@ -157,6 +160,7 @@ class HyParView:
             self._declined,
             self._contacts,
             self._lost,
+            self._kept_slots,
             self._peer_data,
         ):
             table.clear()
@@ -264,7 +268,7 @@ class HyParView:
                 # Expecting one more here is what ends two nodes answering each other for ever.
                 self._expect(peer, now)
                 self._out.append(Send(peer, Neighbor(priority, self.data)))
-        elif priority is Priority.HIGH or len(self.active) < self._config.active_capacity:
+        elif priority is Priority.HIGH or peer in self._kept_slots or not self.is_full:
             self._add_active(peer, now)
             if not answer:
                 self._out.append(Send(peer, Neighbor(priority, self.data)))
@@ -365,6 +369,7 @@ class HyParView:
         self._declined.pop(peer, None)
         self._pending.pop(peer, None)
         self._lost.pop(peer, None)
+        self._kept_slots.pop(peer, None)
         self.active[peer] = None
         self._begin_refill()
         contact = self._contacts.get(peer)
@@ -414,7 +419,7 @@ class HyParView:
 
     def _refill(self, now: float, but: bytes | None = None) -> None:
         """Ask a candidate for every slot that is neither filled nor asked for."""
-        free = self._config.active_capacity - len(self.active) - len(self._pending)
+        free = self._config.active_capacity - len(self.active) - len(self._pending) - len(self._kept_slots)
         if free <= 0 and self.active:
             return
         candidates = [
@@ -445,6 +450,43 @@ class HyParView:
         self._refusals = min(self._refusals, self._config.max_refusals - 1)
         self._pause = min(2 * self._pause, self._config.shuffle_interval)
         self._refill(now)
+
+    # Trading neighbours
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.active) + len(self._kept_slots) >= self._config.active_capacity
+
+    @property
+    def keeps_slots(self) -> bool:
+        return bool(self._kept_slots)
+
+    def keep_slot(self, peer: bytes, until: float) -> None:
+        """The next slot that comes free is for ``peer``, if it comes in time."""
+        self._asked += 1
+        self._kept_slots[peer] = self._asked
+        self._timers.arm(until, self._slot_expired, peer, self._asked)
+
+    def free_slot(self, peer: bytes, now: float) -> None:
+        """It is for anybody."""
+        if self._kept_slots.pop(peer, None) is not None:
+            self._refill(now)
+
+    def let_go(self, peer: bytes) -> None:
+        """No neighbour any more; a slot was kept for who comes instead."""
+        if self._drop_active(peer):
+            self._out.append(Send(peer, Disconnect(alive=True)))
+            self._add_passive(peer)
+
+    def link(self, peer: bytes, now: float) -> None:
+        """Have ``peer``, which has agreed, as a neighbour."""
+        self._kept_slots.pop(peer, None)
+        if peer not in self.active and peer not in self._pending:
+            self._request(peer, Priority.HIGH, now)
+
+    def _slot_expired(self, now: float, peer: bytes, promise: int) -> None:
+        if self._kept_slots.get(peer) == promise:
+            self.free_slot(peer, now)
 
     # The passive view
 

@@ -8,7 +8,7 @@
 [4, [[content, age], ...], [id, ...]]   Give      here they are; these are gone
 ```
 An id is the first 16 bytes of the BLAKE3 hash of a content; an age, in milliseconds, is how long ago it was new in the
-swarm as far as the sender knows: no two clocks are ever compared.
+swarm as far as the sender knows: no two clocks are ever compared. Kinds 5 to 10 are of `swap_messages`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from ...transport.errors import DecodeError
 from .codec import MAX_CONTENT
+from .swap_messages import Optimize, OptimizeReply, Replace, ReplaceReply, SwapMessage, Switch, SwitchReply
 
 __all__ = [
     "ID",
@@ -79,7 +80,7 @@ class Give:
 LogMessage = Summary | Ask | Have | Want | Give
 
 
-def encode_log(message: LogMessage) -> bytes:
+def encode_log(message: LogMessage | SwapMessage) -> bytes:
     match message:
         case Summary(log, high):
             fields: list[object] = [0, log, high]
@@ -91,11 +92,23 @@ def encode_log(message: LogMessage) -> bytes:
             fields = [3, ids]
         case Give(contents, gone):
             fields = [4, contents, gone]
+        case Optimize(old):
+            fields = [5, old]
+        case Replace(initiator, old):
+            fields = [6, initiator, old]
+        case Switch(initiator):
+            fields = [7, initiator]
+        case OptimizeReply(agreed):
+            fields = [8, agreed]
+        case ReplaceReply(agreed):
+            fields = [9, agreed]
+        case SwitchReply(agreed):
+            fields = [10, agreed]
     packed: bytes = msgpack.packb(fields)
     return packed
 
 
-def decode_log(data: bytes) -> LogMessage:
+def decode_log(data: bytes) -> LogMessage | SwapMessage:
     """One message within the limits above; DecodeError for anything else."""
     try:
         fields = msgpack.unpackb(data, use_list=False, max_array_len=MAX_LISTED, max_map_len=0, max_str_len=0)
@@ -118,11 +131,27 @@ def decode_log(data: bytes) -> LogMessage:
             and all(map(_is_id, gone))
         ):
             return Give(contents, gone)
+        case (5, old) if _is_peer(old):
+            return Optimize(old)
+        case (6, initiator, old) if _is_peer(initiator) and _is_peer(old):
+            return Replace(initiator, old)
+        case (7, initiator) if _is_peer(initiator):
+            return Switch(initiator)
+        case (8, bool(agreed)):
+            return OptimizeReply(agreed)
+        case (9, bool(agreed)):
+            return ReplaceReply(agreed)
+        case (10, bool(agreed)):
+            return SwitchReply(agreed)
     raise DecodeError("a log message of another shape")
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, bytes) and len(value) == 8
+
+
+def _is_peer(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) == 32
 
 
 def _is_id(value: Any) -> bool:

@@ -8,8 +8,22 @@ from .log import Entry
 from .log_messages import LogMessage
 from .messages import Message
 from .order import Gap
+from .swap_messages import SwapMessage
 
-__all__ = ["Deliver", "Down", "Fault", "Learned", "Missing", "Output", "Ready", "Send", "SendLog", "Up"]
+__all__ = [
+    "Deliver",
+    "Down",
+    "Fault",
+    "Learned",
+    "Measure",
+    "Missing",
+    "Output",
+    "Ready",
+    "Send",
+    "SendLog",
+    "SendSwap",
+    "Up",
+]
 
 
 @dataclass(slots=True)
@@ -77,6 +91,21 @@ class Missing:
 
 
 @dataclass(slots=True)
+class Measure:
+    """Find out how far ``peer`` is, and say so: `XBot.measured`."""
+
+    peer: bytes
+
+
+@dataclass(slots=True)
+class SendSwap:
+    """Send ``message`` to ``peer`` over the protocol of logs."""
+
+    peer: bytes
+    message: SwapMessage
+
+
+@dataclass(slots=True)
 class Fault:
     """``peer`` did what no honest peer does; ``what``, in a word."""
 
@@ -84,4 +113,4 @@ class Fault:
     what: str
 
 
-Output = Send | Up | Down | Deliver | Fault | Learned | SendLog | Ready | Missing
+Output = Send | Up | Down | Deliver | Fault | Learned | Measure | SendLog | SendSwap | Ready | Missing

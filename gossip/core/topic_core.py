@@ -21,9 +21,11 @@ from .hyparview import HyParView
 from .log import Entry, LogConfig
 from .log_messages import ID
 from .messages import ForwardJoin, Graft, IHave, Message, Payload, Prune, Shuffle
-from .outputs import Down, Output, Up
+from .outputs import Down, Output, SendSwap, Up
 from .plumtree import Plumtree
+from .swap_messages import SwapMessage
 from .timers import Timers
+from .xbot import XBot, refusal
 
 __all__ = ["TopicCore"]
 
@@ -35,7 +37,7 @@ class TopicCore:
     another log gave likewise (`given`); `Ready` is what the application gets.
     """
 
-    __slots__ = ("_out", "_timers", "log", "membership", "tree")
+    __slots__ = ("_out", "_timers", "log", "membership", "tree", "xbot")
 
     def __init__(
         self, me: bytes, config: TopicConfig, rng: Random, log: LogConfig | None = None, since: float = 0.0
@@ -44,6 +46,9 @@ class TopicCore:
         self._out: list[Output] = []
         self.membership = HyParView(me, config.membership, rng, self._timers, self._out)
         self.tree = Plumtree(config.broadcast, self._timers, self._out)
+        self.xbot = None
+        if config.xbot is not None:
+            self.xbot = XBot(me, self.membership, config.xbot, rng, self._timers, self._out)
         self.log = None
         if log is not None:
             candidates = self.membership.passive.keys
@@ -121,6 +126,28 @@ class TopicCore:
             if isinstance(message, ForwardJoin | Shuffle):
                 self.membership.heard_from(peer, now)
 
+    def receive_swap(self, peer: bytes, message: SwapMessage, now: float) -> None:
+        """From the protocol of logs, though not about them."""
+        start = len(self._out)
+        if self.xbot is not None:
+            self.xbot.receive(peer, message, now)
+        elif (answer := refusal(message)) is not None:
+            self._out.append(SendSwap(peer, answer))
+        self._wire(start, now)
+
+    def note_round_trip(self, peer: bytes, seconds: float) -> None:
+        """What was measured of the way to a neighbour."""
+        self.tree.note_round_trip(peer, seconds)
+        if self.xbot is not None:
+            self.xbot.note_round_trip(peer, seconds)
+
+    def measured(self, peer: bytes, seconds: float | None, now: float) -> None:
+        """The answer to `Measure`."""
+        start = len(self._out)
+        if self.xbot is not None:
+            self.xbot.measured(peer, seconds, now)
+        self._wire(start, now)
+
     def peer_disconnected(self, peer: bytes, now: float, *, alive: bool) -> None:
         """No connection to ``peer`` is left, or none could be made; ``alive``: it ended in good order."""
         start = len(self._out)
@@ -146,6 +173,8 @@ class TopicCore:
         for output in self._out[start:]:
             if isinstance(output, Up):
                 self.tree.neighbor_up(output.peer)
+                if self.xbot is not None:
+                    self.xbot.neighbor_up(now)
                 if self.log is not None:
                     self.log.neighbor_up(output.peer, now)
             elif isinstance(output, Down):

@@ -20,14 +20,29 @@ from ...errors import TidingsError, UsageError
 from ...transport import Connection, Endpoint, EndpointId, frame
 from ...transport.errors import DecodeError
 from ..carrier import MAX_NAME, Carrier
+from ..core.catch_up import CatchUp
 from ..core.codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
 from ..core.config import TopicConfig
 from ..core.envelope import MAGIC, MAX_BODY, Envelope, Kind
 from ..core.log import Entry, LogConfig
 from ..core.log_messages import Give, LogMessage
 from ..core.messages import Disconnect, Message
-from ..core.outputs import Deliver, Down, Fault, Learned, Missing, Output, Ready, Send, SendLog, Up
+from ..core.outputs import (
+    Deliver,
+    Down,
+    Fault,
+    Learned,
+    Measure,
+    Missing,
+    Output,
+    Ready,
+    Send,
+    SendLog,
+    SendSwap,
+    Up,
+)
 from ..core.records import Claims, RecordBook, check_records, seal_record
+from ..core.swap_messages import OptimizeReply, SwapMessage
 from ..core.topic_core import TopicCore
 from ..keeper import Keeper, KeptTopic
 from ..sent import ALONE, REPEATED, Sent
@@ -332,6 +347,11 @@ class Driver:
                     topic.emit(NeighborDown(EndpointId(peer)))
                 case Learned(peer, data):
                     self._learn(peer, data)
+                case Measure(peer):
+                    self._measure(topic, peer)
+                case SendSwap(peer, swap_message):
+                    if topic.door.admitted(peer):
+                        self._logs.send(peer, topic.id, swap_message)
                 case Fault(peer, what):
                     self._fault(peer, what)
 
@@ -390,17 +410,25 @@ class Driver:
         else:
             await self._logs.serve(connection)
 
-    async def on_log_message(self, peer: bytes, id: bytes, message: LogMessage) -> None:
+    async def on_log_message(self, peer: bytes, id: bytes, message: LogMessage | SwapMessage) -> None:
         topic = self._topics.get(id)
-        if topic is None or topic.core.log is None or not topic.door.admitted(peer):
+        if topic is None or not topic.door.admitted(peer):
             return
+        if isinstance(message, SwapMessage):
+            self.stats.trades += message == OptimizeReply(True)
+            topic.core.receive_swap(peer, message, _now())
+            self._drain(topic)
+        elif topic.core.log is not None:
+            await self._on_log(topic, topic.core.log, peer, message)
+
+    async def _on_log(self, topic: JoinedTopic, log: CatchUp, peer: bytes, message: LogMessage) -> None:
         if isinstance(message, Give):
             contents = [content for content, _ in message.contents]
             if any(content.startswith(MAGIC) for content in contents):
-                opened = await asyncio.to_thread(open_all, contents, id)
+                opened = await asyncio.to_thread(open_all, contents, topic.id)
             else:
                 opened = [None] * len(contents)
-            if self._topics.get(id) is not topic:
+            if self._topics.get(topic.id) is not topic:
                 return
             given = [
                 (content, age, envelope)
@@ -410,13 +438,28 @@ class Driver:
             self.stats.forged += len(message.contents) - len(given)
             topic.core.given(peer, given, message.gone, _now())
         else:
-            topic.core.log.receive(peer, message, _now())
+            log.receive(peer, message, _now())
         self._drain(topic)
+
+    def _measure(self, topic: JoinedTopic, peer: bytes) -> None:
+        """After what is being done: the answer may come at once."""
+        if topic.door.admitted(peer) and not self._standing.is_out(peer, _now()):
+            asyncio.get_running_loop().call_soon(self._logs.measure, peer)
+
+    def on_log_reached(self, peer: bytes, seconds: float) -> None:
+        self._measured(peer, seconds)
+
+    def _measured(self, peer: bytes, seconds: float | None) -> None:
+        for topic in list(self._topics.values()):
+            if topic.core.xbot is not None:
+                topic.core.measured(peer, seconds, _now())
+                self._drain(topic)
 
     def on_log_fault(self, peer: bytes) -> None:
         self._fault(peer, "malformed")
 
     def on_log_lost(self, peer: bytes, *, spoken: bool) -> None:
+        self._measured(peer, None)
         for topic in list(self._topics.values()):
             if topic.core.log is not None:
                 if spoken:
@@ -508,7 +551,7 @@ class Driver:
             for id in topic.core.membership.active:
                 seconds = measured.get(id)
                 if seconds is not None:
-                    topic.core.tree.note_round_trip(id, seconds)
+                    topic.core.note_round_trip(id, seconds)
 
     def _forget(self, id: bytes) -> None:
         self._dropped += self._peers.pop(id).queue.dropped

@@ -17,6 +17,7 @@ from ...errors import TidingsError
 from ...transport import BiStream, Connection, EndpointId, frame, read_frame
 from ...transport.errors import ConnectionClosed, DecodeError, ProtocolRefused, StreamReset, StreamStopped
 from ..core.log_messages import MAX_FRAME, LogMessage, decode_log, encode_log
+from ..core.swap_messages import SwapMessage
 from .link import CLOSE_BUSY, CLOSE_DONE, CLOSE_FAULT, CLOSE_MALFORMED, CLOSE_STALLED, TOPIC_SIZE
 
 __all__ = ["LOG_ALPN", "LogHost", "LogPeers"]
@@ -33,7 +34,10 @@ WRITE_TIMEOUT = 10.0
 
 
 class LogHost(Protocol):
-    async def on_log_message(self, peer: bytes, topic: bytes, message: LogMessage) -> None: ...
+    async def on_log_message(self, peer: bytes, topic: bytes, message: LogMessage | SwapMessage) -> None: ...
+    def on_log_reached(self, peer: bytes, seconds: float) -> None:
+        """There is a connection, with that round trip."""
+
     def on_log_fault(self, peer: bytes) -> None:
         """It sent bytes that are not the protocol."""
 
@@ -50,15 +54,26 @@ class LogPeers:
         self._peers: dict[bytes, _LogPeer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, peer: bytes, topic: bytes, message: LogMessage) -> None:
+    def send(self, peer: bytes, topic: bytes, message: LogMessage | SwapMessage) -> None:
         """Queue ``message``, and see to it that there is a connection. Never waits."""
-        known = self._peers.get(peer)
+        known = self._reach(peer)
+        if known is not None:
+            known.push(frame(topic + encode_log(message)))
+
+    def measure(self, peer: bytes) -> None:
+        """Have the host told of a connection, or that there is none."""
+        known = self._reach(peer)
         if known is None:
-            if len(self._peers) >= MAX_PEERS:
-                return
+            self._host.on_log_lost(peer, spoken=True)
+        elif known.connection is not None:
+            self._host.on_log_reached(peer, known.connection.rtt or 0.0)
+
+    def _reach(self, peer: bytes) -> _LogPeer | None:
+        known = self._peers.get(peer)
+        if known is None and len(self._peers) < MAX_PEERS:
             known = self._peers[peer] = _LogPeer()
             self._spawn(self._call(peer, known), peer)
-        known.push(frame(topic + encode_log(message)))
+        return known
 
     async def serve(self, connection: Connection) -> None:
         """Talk over a connection that a peer made, until it ends."""
@@ -105,7 +120,8 @@ class LogPeers:
         await self._talk(peer, known, connection, stream)
 
     async def _talk(self, peer: bytes, known: _LogPeer, connection: Connection, stream: BiStream) -> None:
-        known.stream = stream
+        known.stream, known.connection = stream, connection
+        self._host.on_log_reached(peer, connection.rtt or 0.0)
         code, why = CLOSE_DONE, "nothing more to say"
         try:
             async with asyncio.TaskGroup() as group:
@@ -165,6 +181,7 @@ class _LogPeer:
 
     def __init__(self) -> None:
         self.stream: BiStream | None = None
+        self.connection: Connection | None = None
         self.active_at = _now()
         self._frames: deque[bytes] = deque()
         self._bytes = 0

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tidings.gossip import Event, Gossip, Received, Topic
+from tidings.gossip import Event, Gossip, Received, Topic, TopicConfig
 from tidings.transport import Endpoint, EndpointAddr, Router, SecretKey
 
 LOCAL = ["127.0.0.1:0"]
@@ -29,15 +29,17 @@ class Member:
         await self.endpoint.aclose()
 
 
-async def member(key: SecretKey | None = None, bind: list[str] | None = None) -> Member:
+async def member(
+    key: SecretKey | None = None, bind: list[str] | None = None, config: TopicConfig | None = None
+) -> Member:
     endpoint = await Endpoint.bind(secret_key=key, bind=bind or LOCAL)
-    gossip = Gossip(endpoint)
+    gossip = Gossip(endpoint, config=config)
     return Member(endpoint, gossip, Router(endpoint, gossip.handlers))
 
 
 @asynccontextmanager
-async def members(count: int) -> AsyncIterator[list[Member]]:
-    made = [await member() for _ in range(count)]
+async def members(count: int, config: TopicConfig | None = None) -> AsyncIterator[list[Member]]:
+    made = [await member(config=config) for _ in range(count)]
     try:
         yield made
     finally:
