@@ -145,6 +145,17 @@ async def test_closing_reaches_the_peer_and_refuses_further_use(pair, connected)
     assert [connection async for connection in a.incoming()] == []
 
 
+async def test_a_closed_endpoint_is_not_kept_by_a_timer(pair, connected):
+    ours, theirs = connected
+    ours.close()
+    await soon(theirs.wait_closed())
+    await asyncio.sleep(0.2)  # both are forgotten; what was known of their ways lingers
+    for endpoint in pair:
+        await endpoint.aclose()
+    timers = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]
+    assert not any(timer._callback.__module__.startswith("tidings.") for timer in timers)
+
+
 async def test_cancelling_a_dial_leaves_no_connection(pair):
     a, b = pair
     task = asyncio.create_task(a.connect(EndpointAddr.of(b.id, [IpAddr.parse("127.0.0.1:9")]), b"test/1"))

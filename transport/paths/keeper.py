@@ -59,6 +59,7 @@ class Peer:
         self.named: dict[TransportAddr, None] = {}  # addresses that the program gave
         self.tasks: list[asyncio.Task[None]] = []  # where signalling is opened from here
         self.refused = asyncio.Event()  # the peer does not know what signalling is
+        self.leaving: asyncio.TimerHandle | None = None  # without any connection
         self._keeper = keeper
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -322,7 +323,9 @@ class PathKeeper:
         if peer is not None and connection in peer.connections:
             del peer.connections[connection]
             if not peer.connections:
-                asyncio.get_running_loop().call_later(LINGER, self._leave, peer)
+                if peer.leaving is not None:
+                    peer.leaving.cancel()
+                peer.leaving = asyncio.get_running_loop().call_later(LINGER, self._leave, peer)
 
     def _leave(self, peer: Peer) -> None:
         if peer.connections:
@@ -475,6 +478,8 @@ class PathKeeper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for peer in self._peers.values():
+            if peer.leaving is not None:
+                peer.leaving.cancel()
             for session in list(peer.sessions):
                 peer.detach(session)
         self._peers.clear()
