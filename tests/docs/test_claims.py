@@ -15,27 +15,29 @@ NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(?: (KiB|MiB))?")
 LIMIT = re.compile(r"^\|[^|]+\|(?P<value>[^|]+)\| (?P<names>`\w+\.[\w.]+`(?:, `[\w.]+`)*) \|$", re.MULTILINE)
 
 
-def limits_of(page, package):
+def limits_of(page, packages):
     for row in LIMIT.finditer((ROOT / "docs" / page).read_text()):
         first, *others = re.findall(r"`([\w.]+)`", row["names"])
         module, _, name = first.partition(".")
         numbers = {float(n.replace(",", "")) * UNITS.get(unit, 1) for n, unit in NUMBER.findall(row["value"])}
-        yield from (pytest.param(package, module, each, numbers, id=f"{module}.{each}") for each in [name, *others])
+        yield from (pytest.param(packages, module, each, numbers, id=f"{module}.{each}") for each in [name, *others])
 
 
 @pytest.mark.parametrize(
-    ("package", "module", "name", "numbers"),
+    ("packages", "module", "name", "numbers"),
     [
         *limits_of("transport.md", "transport"),
         *limits_of("relay.md", "transport"),
         *limits_of("reach.md", "transport"),
+        *limits_of("gossip.md", ("gossip", "node")),
         *limits_of("documents.md", "docs_sync"),
         *limits_of("protocol.md", "docs_sync"),
         *limits_of("access.md", "docs_sync"),
     ],
 )
-def test_a_limit_is_what_the_page_says(package, module, name, numbers):
-    (file,) = (ROOT / package).rglob(f"{module}.py")
+def test_a_limit_is_what_the_page_says(packages, module, name, numbers):
+    packages = [packages] if isinstance(packages, str) else packages
+    (file,) = (file for package in packages for file in (ROOT / package).rglob(f"{module}.py"))
     value = importlib.import_module(".".join(("tidings", *file.relative_to(ROOT).with_suffix("").parts)))
     for part in name.split("."):
         value = getattr(value, part)
