@@ -69,13 +69,15 @@ def fail(network: Network, share: float, *, noticed: bool) -> None:
 def reliability(network: Network, messages: int = 1_000) -> list[float]:
     """The share of live nodes that each of ``messages`` reaches, one after the other (Figure 2)."""
     shares = []
-    overlay = None
+    seen = -1
     for _ in range(messages):
+        if network.changed != seen:
+            overlay, seen = Overlay(network.nodes), network.changed
         source = network.rng.choice(list(network.nodes))
-        reached = _flood(network, source) if overlay is None else overlay.flood(overlay.index[source])[0]
-        shares.append((reached - 1) / (len(network.nodes) - 1))
-        if network.run(MESSAGE_EVERY) or overlay is None:
-            overlay = None if _stale(network) else Overlay(network.nodes)
+        reached, _ = overlay.flood(overlay.index[source])
+        count = _flood(network, source) if (reached & overlay.misled).any() else int(reached.sum())
+        shares.append((count - 1) / (len(network.nodes) - 1))
+        network.run(MESSAGE_EVERY)
     return shares
 
 
@@ -86,11 +88,6 @@ def cycles_to_heal(network: Network, most: int = 20) -> int:
             return cycle
         network.run(CYCLE - 10 * MESSAGE_EVERY)
     return most + 1
-
-
-def _stale(network: Network) -> bool:
-    """Whether somebody still takes a dead node for a neighbour."""
-    return any(peer not in network.nodes for core in network.nodes.values() for peer in core.membership.active)
 
 
 def _flood(network: Network, source: bytes) -> int:

@@ -78,6 +78,8 @@ class Network:
         """Messages by their class; of an announcement each id counts."""
         self.delivered: dict[bytes, list[tuple[bytes, int | None]]] = {}
         self.changes: dict[bytes, list[Up | Down]] = {}
+        self.changed = 0
+        """Grows whenever a view or the set of nodes changes."""
         self._record = record
         self._told: dict[bytes, tuple[int, float]] = {}
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
@@ -92,6 +94,7 @@ class Network:
     def add(self, *numbers: int) -> list[bytes]:
         ids = [node_id(number) for number in numbers]
         for id in ids:
+            self.changed += 1
             self.nodes[id] = TopicCore(id, self.config, Random(self.rng.getrandbits(64)), self.log, self.now)
             self.nodes[id].set_data(b"at " + id[-4:])
             if self._record:
@@ -101,6 +104,7 @@ class Network:
     def kill(self, id: bytes) -> None:
         """Gone without a word."""
         self._wake.pop(id, None)
+        self.changed += 1
         for peer in self.nodes.pop(id).neighbors:
             self._notice(peer, id)
 
@@ -108,6 +112,7 @@ class Network:
         self.nodes[id].leave()
         self._drain(id, self.nodes[id])
         self._wake.pop(id, None)
+        self.changed += 1
         del self.nodes[id]
 
     def join(self, id: bytes, *peers: bytes) -> None:
@@ -257,7 +262,8 @@ class Network:
                     self.on_deliver(id, output.content, output.round)
                 if self._record:
                     self.delivered[id].append((output.content, output.round))
-            elif isinstance(output, Up | Down):
+            elif type(output) is Up or type(output) is Down:
+                self.changed += 1
                 if type(output) is Up:
                     self._note_round_trip(id, core, output.peer)
                 if self._record:
@@ -302,12 +308,12 @@ class Network:
     def _arrive(self, source: bytes, target: bytes, message: AnyMessage) -> None:
         core = self.nodes.get(target)
         if core is not None:
-            if isinstance(message, LogMessage):
-                self._log_arrives(source, core, message)
+            if isinstance(message, Message):
+                core.receive(source, message, self.now)
             elif isinstance(message, SwapMessage):
                 core.receive_swap(source, message, self.now)
             else:
-                core.receive(source, message, self.now)
+                self._log_arrives(source, core, message)
             self._drain(target, core)
         elif self.detection is not None:
             self.tell_lost(source, target)

@@ -6,34 +6,41 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 from tidings.gossip.core.topic_core import TopicCore
 
 __all__ = ["Overlay"]
 
 
 class Overlay:
-    """``peers[i]`` are the neighbours of node i that are alive, each row filled up with i itself."""
+    """``peers[i]`` are the neighbours of node i that are alive, each row filled up with i itself.
+
+    ``misled[i]``: it takes a dead node for a neighbour.
+    """
 
     def __init__(self, nodes: Mapping[bytes, TopicCore]) -> None:
         self.index = {id: number for number, id in enumerate(nodes)}
         views = [[self.index[peer] for peer in core.membership.active if peer in self.index] for core in nodes.values()]
         width = max(map(len, views), default=0)
         self.degrees = np.array([len(view) for view in views])
+        known = np.array([len(core.membership.active) for core in nodes.values()])
+        self.misled = known > self.degrees
         self.peers = np.array([view + [i] * (width - len(view)) for i, view in enumerate(views)], dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.degrees)
 
-    def flood(self, source: int) -> tuple[int, int]:
-        """How many nodes a message from ``source`` reaches, passed to all neighbours; in how many hops."""
+    def flood(self, source: int) -> tuple[npt.NDArray[np.bool_], int]:
+        """Which nodes a message from ``source`` reaches, passed to all neighbours; in how many hops."""
         reached = np.zeros(len(self), dtype=bool)
         reached[source] = True
         frontier, hops = np.array([source]), 0
         while True:
-            found = np.unique(self.peers[frontier])
-            frontier = found[~reached[found]]
+            found = np.zeros(len(self), dtype=bool)
+            found[self.peers[frontier]] = True
+            frontier = np.flatnonzero(found & ~reached)
             if not len(frontier):
-                return int(reached.sum()), hops
+                return reached, hops
             reached[frontier] = True
             hops += 1
 

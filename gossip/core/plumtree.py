@@ -264,7 +264,7 @@ class Plumtree:
             self._received.popitem(last=False)
         if not self._evicting:
             self._evicting = True
-            self._timers.arm(now + config.evict_interval, self._evict)
+            self._timers.arm(now + min(config.payload_retention, config.id_retention), self._evict)
 
     def _drop_oldest_payload(self) -> None:
         _, kept = self._kept.popitem(last=False)
@@ -277,7 +277,9 @@ class Plumtree:
             self._received.popitem(last=False)
         self._evicting = bool(self._received)
         if self._evicting:
-            self._timers.arm(now + self._config.evict_interval, self._evict)
+            next_id = next(iter(self._received.values()))
+            next_payload = next((kept.until for kept in self._kept.values()), next_id)
+            self._timers.arm(max(min(next_id, next_payload), now + self._config.evict_interval), self._evict)
 
     def _pop_missing(self, id: bytes) -> list[tuple[bytes, int]] | None:
         announcers = self._missing.pop(id, None)

@@ -20,7 +20,7 @@ from .envelope import Envelope
 from .hyparview import HyParView
 from .log import Entry, LogConfig
 from .log_messages import ID
-from .messages import ForwardJoin, Graft, IHave, Message, Payload, Prune, Shuffle
+from .messages import BroadcastMessage, ForwardJoin, IHave, Message, Payload, Shuffle
 from .outputs import Down, Output, SendSwap, Up
 from .plumtree import Plumtree
 from .swap_messages import SwapMessage
@@ -115,15 +115,15 @@ class TopicCore:
         self.log.given(peer, entries, gone, now)
 
     def receive(self, peer: bytes, message: Message, now: float) -> None:
-        if isinstance(message, Payload | IHave | Prune | Graft):
+        if isinstance(message, BroadcastMessage):
             self.tree.receive(peer, message, now)
-            if isinstance(message, Payload | IHave):
+            if isinstance(message, (Payload, IHave)):
                 self.membership.heard_from(peer, now)
         else:
             start = len(self._out)
             self.membership.receive(peer, message, now)
             self._wire(start, now)
-            if isinstance(message, ForwardJoin | Shuffle):
+            if isinstance(message, (ForwardJoin, Shuffle)):
                 self.membership.heard_from(peer, now)
 
     def receive_swap(self, peer: bytes, message: SwapMessage, now: float) -> None:

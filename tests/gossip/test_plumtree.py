@@ -122,6 +122,19 @@ def test_the_same_content_is_one_message_until_its_id_is_forgotten() -> None:
     assert node.tree.broadcast(b"x", node.now)
 
 
+def test_payloads_and_ids_are_forgotten_in_time_and_nothing_wakes_before() -> None:
+    config = BroadcastConfig()
+    node = Node(eager=1)
+    node.hear(1, payload(b"x"))
+    node.wait(1)
+    node.hear(1, payload(b"y"))
+    for now, kept, known in ((30.0, 1, 2), (31.0, 0, 2), (90.0, 0, 1), (91.0, 0, 0)):
+        assert node.timers.next_deadline() == now
+        node.wait(now - node.now)
+        assert (len(node.tree._kept), len(node.tree._received)) == (kept, known)
+    assert (config.payload_retention, config.id_retention) == (30, 90) and node.timers.next_deadline() is None
+
+
 def test_neighbors_scope_is_not_remembered_and_reaches_lazy_ones() -> None:
     node = Node(eager=2)
     node.hear(2, Prune())
