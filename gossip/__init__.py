@@ -8,8 +8,8 @@ from .core.envelope import MAX_BODY
 from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, SubscriberTooSlow, TopicClosed
 from .net.door import Admit
-from .net.driver import ALPN
 from .net.log_driver import LOG_ALPN
+from .net.peer_set import ALPN
 from .sent import Sent
 from .subscription import Event, Lagged, Missed, NeighborDown, NeighborUp, Received, WhenFull
 

@@ -29,9 +29,10 @@ from .core.log import LogConfig
 from .errors import InvalidTopic, JoinTimeout, MessageTooLarge, TopicClosed
 from .keeper import Keeper, KeptTopic
 from .net.door import Admit
-from .net.driver import ALPN, Driver
+from .net.driver import Driver
 from .net.joined import JoinedTopic
 from .net.log_driver import LOG_ALPN
+from .net.peer_set import ALPN
 from .sent import Sent
 from .stats import Stats
 from .subscription import CAPACITY, Delivery, Event, Received, Subscription, WhenFull
@@ -157,14 +158,14 @@ class Gossip:
     @property
     def dropped(self) -> int:
         """Messages not sent because a peer did not read fast enough, since the beginning."""
-        return self._driver.dropped
+        return self._driver.peers.dropped
 
     def scores(self) -> dict[EndpointId, float]:
         """Peers that did what no honest peer does, with their points: at 100 a peer is put out, for a minute at first.
 
         A frame that is not the protocol, or a content under another's id, is 60; points halve every minute.
         """
-        return {EndpointId(peer): points for peer, points in self._driver.standing().items()}
+        return {EndpointId(peer): points for peer, points in self._driver.peers.scores().items()}
 
     @property
     def stats(self) -> Stats:

@@ -13,7 +13,7 @@ from ..docs_sync.access.tickets import DocTicket
 from ..docs_sync.sync.connections import ALPN as DOCS_ALPN
 from ..docs_sync.sync.session import ALPN as SYNC_ALPN
 from ..errors import TidingsError
-from ..gossip.net.driver import ALPN as GOSSIP_ALPN
+from ..gossip.net.peer_set import ALPN as GOSSIP_ALPN
 from ..transport import Endpoint, EndpointAddr, EndpointId
 from ..transport.addr import TransportAddr
 from ..transport.errors import InvalidKey, ProtocolRefused, Unreachable

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from ...errors import TidingsError, UsageError
-from ...transport import Connection, Endpoint, EndpointId, frame
+from ...transport import Connection, Endpoint, EndpointId
 from ...transport.errors import DecodeError
 from ..carrier import MAX_NAME, Carrier
 from ..core.catch_up import CatchUp
-from ..core.codec import MAX_MESSAGE, decode_addresses, encode, encode_addresses
+from ..core.codec import decode_addresses, encode_addresses
 from ..core.config import TopicConfig
 from ..core.envelope import MAGIC, MAX_BODY, Envelope, Kind
 from ..core.log import Entry, LogConfig
@@ -41,7 +41,7 @@ from ..core.outputs import (
     SendSwap,
     Up,
 )
-from ..core.records import Claims, RecordBook, check_records, seal_record
+from ..core.records import seal_record
 from ..core.swap_messages import OptimizeReply, SwapMessage
 from ..core.topic_core import TopicCore
 from ..keeper import Keeper, KeptTopic
@@ -51,26 +51,18 @@ from ..subscription import Missed, NeighborDown, NeighborUp, Received, Sink
 from .door import Admit, Door, Guards
 from .joined import JoinedTopic, is_carried, received
 from .keeping import Keeping
-from .link import CLOSE_BUSY, CLOSE_MALFORMED
+from .link import CLOSE_BUSY
 from .log_driver import LOG_ALPN, LogPeers
-from .outbound import Outbound
 from .parcels import Parcels
-from .peers import Peer
+from .peer_set import DIAL_TIMEOUT, SWEEP, PeerSet
 from .signatures import Checker, open_all
-from .standing import Standing
 
-__all__ = ["ALPN", "Driver"]
+__all__ = ["Driver"]
 
 logger = logging.getLogger(__name__)
 
-ALPN = b"/iroh-gossip/1"
-MAX_PEERS = 1024  # connected or dialled at once; further ones are neither accepted nor dialled
-LINGER = 5.0  # seconds that a connection stays open after the last topic that needed it
-SWEEP = 0.5  # seconds between two sweeps
-ROUND_TRIP_SWEEPS = 4  # sweeps between two looks at how far our neighbours are
-ADDRESS_SWEEPS = 20  # sweeps between two looks at our own addresses
-DIAL_TIMEOUT = 10.0
-FAULT_POINTS = 60.0  # for bytes that are not the protocol, or a content under another id
+ROUND_TRIP_SWEEPS = 8  # sweeps between two looks at how far our neighbours are
+ADDRESS_SWEEPS = 40  # sweeps between two looks at our own addresses
 
 
 class Driver:
@@ -83,18 +75,14 @@ class Driver:
         self._me = bytes(endpoint.id)
         self._addresses = self._data = b""
         self._topics: dict[bytes, JoinedTopic] = {}
-        self._peers: dict[bytes, Peer] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._encoded: tuple[Message | None, bytes] = (None, b"")
-        self._dropped = 0
         self._guards = Guards()
         self._carrier = carrier
         self._keeper = keeper
         self._ending: set[asyncio.Task[None]] = set()
-        self._standing = Standing()
-        self._records = RecordBook()
-        self._logs = LogPeers(lambda peer: endpoint.connect(peer, LOG_ALPN, timeout=DIAL_TIMEOUT), self)
         self.stats = Stats()
+        self.peers = PeerSet(endpoint, config.liveness, rng, self.stats, self)
+        self._logs = LogPeers(lambda peer: endpoint.connect(peer, LOG_ALPN, timeout=DIAL_TIMEOUT), self)
         self.closed = False
 
     # Topics
@@ -202,7 +190,7 @@ class Driver:
     def _became(self, topic: JoinedTopic, *, new: bool) -> Sent:
         if not new:
             return Sent(0, 0, REPEATED)
-        peers = [self._peers.get(id) for id in topic.core.neighbors]
+        peers = [self.peers.get(id) for id in topic.core.neighbors]
         ready = sum(peer is not None and peer.connected and not peer.queue.crowded for peer in peers)
         if not peers and topic.core.log is None:
             return Sent(0, 0, ALONE)
@@ -216,7 +204,7 @@ class Driver:
     async def _room(self, topic: JoinedTopic) -> None:
         """Slow a writer down to what its neighbours read, but not to a neighbour that does not read."""
         for id in topic.core.neighbors:
-            peer = self._peers.get(id)
+            peer = self.peers.get(id)
             if peer is not None:
                 await peer.room()
 
@@ -238,83 +226,45 @@ class Driver:
 
     # Peers
 
-    @property
-    def dropped(self) -> int:
-        """Messages dropped because a peer's queue was full, since the beginning."""
-        return self._dropped + sum(peer.queue.dropped for peer in self._peers.values())
-
     def accept(self, connection: Connection) -> None:
         """Take over a connection that a peer made."""
-        peer = bytes(connection.remote_id)
-        if self.closed or (peer not in self._peers and len(self._peers) >= MAX_PEERS):
-            connection.close(CLOSE_BUSY, "no more peers are taken here")
-        elif self._standing.is_out(peer, _now()):
-            connection.close(CLOSE_MALFORMED, "too many faults: try again later")
+        if self.closed:
+            connection.close(CLOSE_BUSY, "gossip is closed here")
         else:
-            self._peer(peer).attach(connection)
+            self.peers.accept(connection)
 
-    def on_message(self, peer: Peer, topic: bytes, message: Message) -> None:
+    def on_message(self, peer: bytes, topic: bytes, message: Message) -> bool:
         joined = self._topics.get(topic)
         if joined is None:
-            return  # as iroh does; whoever joins too early asks again
-        now = _now()
-        peer.active_at = now
-        self.stats.received[type(message).__name__] += 1
-        joined.core.receive(bytes(peer.id), message, now)
+            return False  # as iroh does; whoever joins too early asks again
+        joined.core.receive(peer, message, _now())
         self._drain(joined)
+        return True
 
-    def admits(self, peer: Peer, topic: bytes) -> bool | Awaitable[bool]:
+    def admits(self, peer: bytes, topic: bytes) -> bool | Awaitable[bool]:
         joined = self._topics.get(topic)
         if joined is None:
             return True
         if any(subscription.blocks for subscription in joined.subscriptions):
             return self._admits_with_room(joined, peer)
-        return joined.door.admits(bytes(peer.id))
+        return joined.door.admits(peer)
 
-    async def _admits_with_room(self, joined: JoinedTopic, peer: Peer) -> bool:
+    async def _admits_with_room(self, joined: JoinedTopic, peer: bytes) -> bool:
         for subscription in list(joined.subscriptions):
             await subscription.room()
-        verdict = joined.door.admits(bytes(peer.id))
+        verdict = joined.door.admits(peer)
         return verdict if isinstance(verdict, bool) else await verdict
 
-    def vet(self, peer: Peer, message: Message) -> Message | Awaitable[Message]:
-        sender = bytes(peer.id)
-        claims = self._records.unchecked(message, sender)
-        return self._vet(message, sender, claims) if claims else self._records.vet(message, sender, {})
-
-    async def _vet(self, message: Message, sender: bytes, claims: Claims) -> Message:
-        times = await asyncio.to_thread(check_records, claims)
-        return self._records.vet(message, sender, times)
-
-    def on_fault(self, peer: Peer, what: str) -> None:
-        self._fault(bytes(peer.id), what)
-
-    def _fault(self, peer: bytes, what: str) -> None:
-        self.stats.faults[what] += 1
-        if self._standing.fault(peer, FAULT_POINTS, _now()):
-            logger.warning("%s: too many faults (%s): put out for a while", EndpointId(peer).short(), what)
-            known = self._peers.get(peer)
-            if known is not None:
-                known.put_out("too many faults")
-
-    def standing(self) -> dict[bytes, float]:
-        return self._standing.points(_now())
-
-    def on_lost(self, peer: Peer, *, alive: bool) -> None:
-        now = _now()
+    def on_lost(self, peer: bytes, *, alive: bool) -> None:
         for topic in list(self._topics.values()):
-            topic.core.peer_disconnected(bytes(peer.id), now, alive=alive)
+            topic.core.peer_disconnected(peer, _now(), alive=alive)
             self._drain(topic)
 
-    def _peer(self, id: bytes) -> Peer:
-        peer = self._peers.get(id)
-        if peer is None:
-            key = EndpointId(id)
-            peer = self._peers[id] = Peer(key, self, self._dialer(key), self._rng)
-        return peer
+    def wants(self, peer: bytes) -> bool:
+        return any(topic.core.wants(peer) for topic in self._topics.values())
 
-    def _dialer(self, id: EndpointId) -> Callable[[], Awaitable[Connection]]:
-        return lambda: self._endpoint.connect(id, ALPN, timeout=DIAL_TIMEOUT)
+    def neighbors(self) -> set[bytes]:
+        return {peer for topic in self._topics.values() for peer in topic.core.membership.active}
 
     # What the cores want done
 
@@ -353,7 +303,7 @@ class Driver:
                     if topic.door.admitted(peer):
                         self._logs.send(peer, topic.id, swap_message)
                 case Fault(peer, what):
-                    self._fault(peer, what)
+                    self.peers.fault(peer, what)
 
     def _set_timer(self, topic: JoinedTopic) -> None:
         deadline = topic.core.next_deadline()
@@ -405,9 +355,7 @@ class Driver:
     # Logs
 
     async def serve_log(self, connection: Connection) -> None:
-        if self._standing.is_out(bytes(connection.remote_id), _now()):
-            connection.close(CLOSE_MALFORMED, "too many faults: try again later")
-        else:
+        if not self.peers.turned_away(connection):
             await self._logs.serve(connection)
 
     async def on_log_message(self, peer: bytes, id: bytes, message: LogMessage | SwapMessage) -> None:
@@ -443,7 +391,7 @@ class Driver:
 
     def _measure(self, topic: JoinedTopic, peer: bytes) -> None:
         """After what is being done: the answer may come at once."""
-        if topic.door.admitted(peer) and not self._standing.is_out(peer, _now()):
+        if topic.door.admitted(peer) and not self.peers.is_out(peer):
             asyncio.get_running_loop().call_soon(self._logs.measure, peer)
 
     def on_log_reached(self, peer: bytes, seconds: float) -> None:
@@ -456,7 +404,7 @@ class Driver:
                 self._drain(topic)
 
     def on_log_fault(self, peer: bytes) -> None:
-        self._fault(peer, "malformed")
+        self.peers.fault(peer, "malformed")
 
     def on_log_lost(self, peer: bytes, *, spoken: bool) -> None:
         self._measured(peer, None)
@@ -468,22 +416,9 @@ class Driver:
                     topic.core.log.not_spoken(peer, _now())
                 self._drain(topic)
 
-    def send(self, topic: bytes, id: bytes, message: Message) -> None:
+    def send(self, topic: bytes, peer: bytes, message: Message) -> None:
         """To a peer that may get it."""
-        known = self._peers.get(id)
-        if isinstance(message, Disconnect) and (known is None or not known.connected):
-            return  # nobody there to take leave of
-        if self._standing.is_out(id, _now()) or (known is None and len(self._peers) >= MAX_PEERS):
-            return  # as if it were not there; whoever asked asks again
-        if self._encoded[0] is not message:
-            self._encoded = (message, frame(encode(message)))
-        framed = self._encoded[1]
-        if len(framed) - 4 >= MAX_MESSAGE:
-            # Only a payload at the limit can get here, with its hop count grown by a byte: an iroh reader refuses it.
-            logger.debug("a message of %d bytes is not passed on", len(framed))
-            return
-        self.stats.sent[type(message).__name__] += 1
-        (known or self._peer(id)).send(Outbound(topic, message, framed))
+        self.peers.send(topic, peer, message)
 
     def _learn(self, peer: bytes, data: bytes) -> None:
         with suppress(DecodeError):
@@ -521,40 +456,14 @@ class Driver:
                 self._refresh_addresses()
             if count % ROUND_TRIP_SWEEPS == 0:
                 self._note_round_trips()
-            now = _now()
-            unused = []
-            self._replace_silent(now)
-            for id, peer in list(self._peers.items()):
-                peer.check(now, self._config.liveness)
-                wanted = any(topic.core.wants(id) for topic in self._topics.values())
-                if peer.forgettable:
-                    self._forget(id)
-                elif not wanted and peer.connected and now - peer.active_at > LINGER:
-                    unused.append(peer)
-            await asyncio.gather(*(peer.retire() for peer in unused))
-
-    def _replace_silent(self, now: float) -> None:
-        """Neighbours that do not answer any more, while others do: where nobody does, it is we who are cut off."""
-        liveness = self._config.liveness
-        silent = {id for id, peer in self._peers.items() if peer.is_silent(now, liveness)}
-        if not silent:
-            return
-        neighbors = {id for topic in self._topics.values() for id in topic.core.neighbors}
-        if any(self._peers[id].connected for id in neighbors - silent if id in self._peers):
-            for id in silent & neighbors:
-                logger.info("%s does not answer: replaced", self._peers[id].id.short())
-                self.on_lost(self._peers[id], alive=False)
+            await self.peers.sweep()
 
     def _note_round_trips(self) -> None:
-        measured = {id: peer.round_trip for id, peer in self._peers.items()}
         for topic in self._topics.values():
             for id in topic.core.membership.active:
-                seconds = measured.get(id)
-                if seconds is not None:
-                    topic.core.note_round_trip(id, seconds)
-
-    def _forget(self, id: bytes) -> None:
-        self._dropped += self._peers.pop(id).queue.dropped
+                peer = self.peers.get(id)
+                if peer is not None and peer.round_trip is not None:
+                    topic.core.note_round_trip(id, peer.round_trip)
 
     def _refresh_addresses(self) -> None:
         addresses = encode_addresses(self._endpoint.addr())
@@ -580,8 +489,7 @@ class Driver:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        await asyncio.gather(*(peer.aclose() for peer in self._peers.values()))
-        self._peers.clear()
+        await self.peers.aclose()
 
 
 def _opened(content: bytes) -> Envelope | None:

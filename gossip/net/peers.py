@@ -158,6 +158,11 @@ class Peer:
         return now - connection.heard_at > max(liveness.dead_after, 4 * (connection.rtt or 0.0))
 
     @property
+    def heard_at(self) -> float:
+        """When a packet came last; 0 where there is no connection."""
+        return self._links[-1].connection.heard_at if self._links else 0.0
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds, as the connection in use has measured."""
         return self._links[-1].connection.rtt if self._links else None

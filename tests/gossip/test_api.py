@@ -79,14 +79,14 @@ async def test_topics_share_a_connection_and_leave_alone() -> None:
 
 
 async def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidings.gossip.net.driver.LINGER", 0.2)
+    monkeypatch.setattr("tidings.gossip.net.peer_set.LINGER", 0.2)
     monkeypatch.setattr("tidings.gossip.net.driver.SWEEP", 0.1)
     async with members(2) as (a, b):
         topic = await a.gossip.subscribe("x")
         async with await b.gossip.subscribe("x", [a.addr]) as other:
             await other.joined(5)
         await until(lambda: not a.endpoint.connections() and not b.endpoint.connections())
-        await until(lambda: not a.gossip._driver._peers and not b.gossip._driver._peers)
+        await until(lambda: not a.gossip._driver.peers._peers and not b.gossip._driver.peers._peers)
         assert topic.neighbors() == []
 
 
@@ -272,7 +272,7 @@ async def test_a_neighbor_that_does_not_read_delays_nobody() -> None:
             await topic.broadcast(b"%d" % number + bytes(2000))
             if number % 500 == 499:
                 await heard(other, b"%d" % number + bytes(2000), timeout=5)
-        peer = a.gossip._driver._peers[bytes(deaf.endpoint.id)]
+        peer = a.gossip._driver.peers._peers[bytes(deaf.endpoint.id)]
         assert len(peer.queue) > 0 and peer.queue.bytes <= 4 << 20
         connection.close()
 

@@ -20,10 +20,10 @@ def mute(member):
 async def triangle(made):
     topics = [await made[0].gossip.subscribe("alive")]
     for before, each in pairwise(made):
-        each.gossip._driver._config = QUICK
+        each.gossip._driver.peers._liveness = QUICK.liveness
         topics.append(await each.gossip.subscribe("alive", [before.addr]))
         await topics[-1].joined(10)
-    made[0].gossip._driver._config = QUICK
+    made[0].gossip._driver.peers._liveness = QUICK.liveness
     await until(lambda: all(len(topic.neighbors()) >= len(made) - 1 for topic in topics))
     return topics
 
@@ -59,7 +59,7 @@ async def test_a_neighbor_that_stops_reading_costs_nobody_else_anything():
     async with members(3) as made:
         topics = await triangle(made)
         stuck = asyncio.get_running_loop().create_future()
-        for peer in made[2].gossip._driver._peers.values():
+        for peer in made[2].gossip._driver.peers._peers.values():
             peer.admits = lambda topic: stuck
         got = set()
 
