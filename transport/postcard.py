@@ -89,7 +89,11 @@ class Reader:
         return out
 
     def u8(self) -> int:
-        return self.raw(1)[0]
+        at = self._at
+        if at >= len(self._data):
+            raise DecodeError("1 bytes expected, 0 left")
+        self._at = at + 1
+        return self._data[at]
 
     def flag(self) -> bool:
         value = self.u8()
@@ -99,17 +103,17 @@ class Reader:
 
     def varint(self, maximum: int = U64) -> int:
         """An unsigned integer of at most ``maximum`` (2^16 - 1, 2^32 - 1 or 2^64 - 1 by its type)."""
-        value = shift = 0
-        while True:
-            byte = self.u8()
-            value |= (byte & 0x7F) << shift
-            if value > maximum:
-                raise DecodeError(f"an integer is larger than {maximum}")
-            if byte < 0x80:
-                return value
-            shift += 7
+        byte = self.u8()
+        value, shift = byte & 0x7F, 7
+        while byte >= 0x80:
             if shift > 63:
                 raise DecodeError("an integer is longer than ten bytes")
+            byte = self.u8()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+        if value > maximum:
+            raise DecodeError(f"an integer is larger than {maximum}")
+        return value
 
     def count(self, limit: int, *, each: int = 1) -> int:
         """The length of a sequence of at most ``limit`` items of at least ``each`` bytes."""

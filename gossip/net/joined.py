@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 
 from ...transport import EndpointId
 from ..core.envelope import Kind
@@ -66,7 +66,11 @@ class JoinedTopic:
 
     def emit_message(self, entry: Entry, event: Received) -> None:
         """To those whose subscription wants what was new at that time."""
-        self.parcels.push(event, is_carried(entry), self._to_those_from(entry.at))
+        carried = is_carried(entry)
+        if carried or self.parcels:
+            self.parcels.push(event, carried, partial(self._deliver, entry.at))
+        else:
+            self._deliver(entry.at, event)
 
     def replay(self, subscription: Sink, me: EndpointId, since: float) -> None:
         """Tell it what the log has."""
@@ -77,13 +81,10 @@ class JoinedTopic:
         """What the log has that was new after ``since``."""
         return [] if self.core.log is None else [entry for entry in self.core.log.log if entry.at >= since]
 
-    def _to_those_from(self, at: float) -> Callable[[Event], None]:
-        def deliver(event: Event) -> None:
-            for subscription in self.subscriptions:
-                if at >= self.since[subscription]:
-                    subscription.push(event)
-
-        return deliver
+    def _deliver(self, at: float, event: Event) -> None:
+        for subscription in self.subscriptions:
+            if at >= self.since[subscription]:
+                subscription.push(event)
 
 
 def is_carried(entry: Entry) -> bool:

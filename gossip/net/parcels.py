@@ -52,6 +52,10 @@ class Parcels:
         self._fetching = asyncio.Semaphore(MAX_FETCHES)
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    def __len__(self) -> int:
+        """Authors whose messages wait."""
+        return len(self._queues)
+
     def push(self, event: Received, carried: bool, deliver: Callable[[Event], None]) -> None:
         """Hand ``event`` to ``deliver`` in its author's order. ``carried``: its content is the name of the real one."""
         author = event.author

@@ -124,7 +124,7 @@ class PeerSet:
                 known.put_out("too many faults")
 
     def is_out(self, peer: bytes) -> bool:
-        return self._standing.is_out(peer, _now())
+        return bool(self._standing) and self._standing.is_out(peer, _now())
 
     def turned_away(self, connection: Connection) -> bool:
         """Whether the peer is out; then its connection is closed."""

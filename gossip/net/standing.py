@@ -31,6 +31,10 @@ class Standing:
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
 
+    def __len__(self) -> int:
+        """How many peers are remembered: mostly none."""
+        return len(self._records)
+
     def fault(self, peer: bytes, points: float, now: float) -> bool:
         """``peer`` did what no honest peer does. True: it is to be put out now."""
         record = self._records.setdefault(peer, _Record(at=now))
