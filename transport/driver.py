@@ -109,8 +109,8 @@ class Driver:
         self._handshakes_of: Counter[bytes] = Counter()
         self._touched: dict[Driven, None] = {}
         self._flush_handle: asyncio.Handle | None = None
-        self._timers: list[tuple[float, int, Driven]] = []
-        self._armed: dict[Driven, float] = {}
+        self._timers: list[list[Any]] = []  # a heap of [when, order, connection]
+        self._armed: dict[Driven, list[Any]] = {}  # the entry that counts; others have None for a connection
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._held: dict[bytes, tuple[asyncio.TimerHandle, bytes, Place]] = {}
@@ -229,7 +229,7 @@ class Driver:
             self._by_cid.pop(cid, None)
         self._end_handshake(connection)
         self._touched.pop(connection, None)
-        self._armed.pop(connection, None)
+        self._disarm(connection)
         if isinstance(connection, Connection):
             self.on_end(connection)
         connection.on_established = connection.on_connection_id = None
@@ -435,16 +435,22 @@ class Driver:
         """One heap entry a connection at its earliest wish; later wishes are looked up when the entry comes due."""
         at = connection.deadline()
         armed = self._armed.get(connection)
-        if at is None or (armed is not None and armed <= at):
+        if at is None or (armed is not None and armed[0] <= at):
             return
-        self._armed[connection] = at
-        heapq.heappush(self._timers, (at, next(self._order), connection))
+        self._disarm(connection)
+        entry = self._armed[connection] = [at, next(self._order), connection]
+        heapq.heappush(self._timers, entry)
         if len(self._timers) > 2 * len(self._armed) + SPARE_TIMERS:
-            # Entries that an earlier wish has replaced would stay for up to the idle timeout, connection and all.
-            self._timers = [entry for entry in self._timers if self._armed.get(entry[2]) == entry[0]]
+            # Entries that an earlier wish has replaced would stay for up to the idle timeout.
+            self._timers = [entry for entry in self._timers if entry[2] is not None]
             heapq.heapify(self._timers)
-        if self._timers[0][2] is connection:
+        if self._timers[0] is entry:
             self._schedule()
+
+    def _disarm(self, connection: Driven) -> None:
+        entry = self._armed.pop(connection, None)
+        if entry is not None:
+            entry[2] = None  # a connection that is over must not be kept until its time has come
 
     def _schedule(self) -> None:
         if self._timer is not None:
@@ -454,8 +460,8 @@ class Driver:
     def _on_timer(self) -> None:
         now = self._loop.time()
         while self._timers and self._timers[0][0] <= now:
-            at, _, connection = heapq.heappop(self._timers)
-            if self._armed.get(connection) != at:
+            connection = heapq.heappop(self._timers)[2]
+            if connection is None:
                 continue  # forgotten, or armed again for an earlier time
             del self._armed[connection]
             wish = connection.deadline()

@@ -286,9 +286,10 @@ class Endpoint:
         """Connections that others make, for ever; ends when the endpoint closes. Use one iterator at a time."""
         while True:
             while self._incoming:
-                connection = self._incoming.popleft()
-                if connection.closed is None:
-                    yield connection
+                if self._incoming[0].closed is None:
+                    yield self._incoming.popleft()
+                else:
+                    self._incoming.popleft()
             if self._closed:
                 return
             self._arrived.clear()

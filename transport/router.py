@@ -62,6 +62,7 @@ class Router:
             task = asyncio.create_task(self._serve(connection), name=f"{connection.alpn!r} {connection.remote_id!r}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            del task, connection  # neither is to be kept until the next one comes
 
     async def _serve(self, connection: Connection) -> None:
         try:

@@ -1,9 +1,11 @@
 """Hostile bytes on the UDP port, and what answers cost."""
 
 import asyncio
+import gc
 import os
 import random
 import socket
+import weakref
 
 import pytest
 from aioquic.quic.connection import QuicConnection
@@ -238,6 +240,25 @@ async def test_timers_that_were_replaced_do_not_pile_up(served):
         await asyncio.sleep(0.001)
     for endpoint in (a, b):
         assert len(endpoint._driver._timers) <= 2 * len(endpoint._driver._armed) + SPARE_TIMERS
+
+
+async def test_a_connection_that_is_over_is_kept_by_nobody(served):
+    """Neither by a timer that was to come, nor as the last that was accepted."""
+    a, b, _ = served
+    bystander = await a.connect(b.addr(), b"echo/1")
+    await bystander.open_bi()
+    connection = await a.connect(b.addr(), b"echo/1")
+    stream = await connection.open_bi()
+    await stream.send.finish()
+    await stream.recv.read()
+    kept = [weakref.ref(each) for each in (connection, *b.connections()[1:])]
+    assert len(kept) == 2
+    connection.close()
+    del connection, stream
+    async with asyncio.timeout(10):
+        while any(each() is not None for each in kept):
+            await asyncio.sleep(0.05)
+            gc.collect()
 
 
 async def test_one_host_cannot_use_up_all_handshakes(served, monkeypatch):
