@@ -23,6 +23,7 @@ from .messages import ALPN
 from .small import Delivery
 from .store import BlobInfo, BlobReader, Progress
 from .tickets import BlobFormat, BlobTicket
+from .tree import tree_form
 
 __all__ = [
     "ALPN",
@@ -47,4 +48,5 @@ __all__ = [
     "Truncated",
     "UnreadableFile",
     "UnsupportedRequest",
+    "tree_form",
 ]

@@ -5,7 +5,7 @@ an inner node the 64-byte pair of its children's chaining values, at a wholly se
 which only some chunks are selected is walked down to those, with the pairs on the way.
 
 What is a pair and what is data follows from the size and the ranges alone. So the decoder takes all items that are
-there, computes all their chaining values in a few calls of `vector`, and compares them with what the root hash and
+there, computes all their chaining values in a few calls of `tree`, and compares them with what the root hash and
 the pairs before them promise. The size is a claim like any other: a wrong one gives a tree of another shape, whose
 values do not match. No memory is set aside by it, and nothing is handed out before it matched.
 """
@@ -23,10 +23,9 @@ from .geometry import CHUNK, GROUP_CHUNKS, PAIR, chunk_count, left_leaves, outbo
 from .hash import Hash
 from .ranges import ChunkRanges
 from .reference import parent_cv
+from .tree import group_values, parent_values, subtree_value
 
 __all__ = ["Decoder", "Leaf", "Node", "Pairs", "ReadAt", "encode", "plan", "response_size"]
-
-# `vector` is imported where it is used: numpy takes 0.1 s to import, and small blobs need none of it.
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) to exactly that many bytes."""
@@ -96,8 +95,6 @@ def encode(size: int, ranges: ChunkRanges, data: ReadAt, outboard: ReadAt) -> It
 
 def _inner_pair(node: Node, size: int, data: ReadAt) -> bytes:
     """A pair below a group, which is stored nowhere, from the group's bytes."""
-    from .vector import subtree_value
-
     offset = node.start * CHUNK
     group = data(offset, min(node.chunks * CHUNK, size - offset))
     left = left_leaves(node.chunks)
@@ -257,8 +254,6 @@ class _Run:
 
     def values(self) -> Iterator[bytes]:
         """The chaining value of each leaf. Only the last group of a blob and leaves below a group are short."""
-        from .vector import group_values, subtree_value
-
         if self.start % GROUP_CHUNKS == 0 and all(node.chunks == GROUP_CHUNKS for node in self.nodes[:-1]):
             yield from group_values(self._data, self.start)
             return
@@ -299,6 +294,4 @@ def _joined_pairs(nodes: list[Node], parts: list[memoryview]) -> Iterator[Pairs]
 
 def _parent_values(pairs: list[memoryview]) -> Iterator[bytes]:
     if pairs:
-        from .vector import parent_values
-
         yield from parent_values(b"".join(pairs))

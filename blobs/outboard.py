@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
-
 from .geometry import GROUP, GROUP_CHUNKS, PAIR, group_count, left_leaves, walk
 from .hash import Hash
 from .reference import parent_cv
-from .vector import Words, group_cvs, pair_up
+from .tree import CV, group_cvs, pair_up
 
 __all__ = ["WriteAt", "build"]
 
@@ -30,7 +27,8 @@ def build(size: int, write: WriteAt) -> Generator[tuple[int, int], bytes, Hash]:
     """Build the outboard of a blob of ``size`` bytes; its pairs go to ``write``, in no particular order.
 
     A generator that neither reads nor waits: it yields (offset, size) for at most 1 MiB of the blob that it wants to be
-    sent, from the first byte to the last, and returns the hash. Each step takes about 7 ms: for a thread.
+    sent, from the first byte to the last, and returns the hash. A step takes up to 10 ms: for a
+    thread.
     """
     groups = group_count(size)
     if groups == 1:
@@ -42,33 +40,36 @@ def build(size: int, write: WriteAt) -> Generator[tuple[int, int], bytes, Hash]:
             data = yield first * GROUP, min(count * GROUP, size - first * GROUP)
             cvs = group_cvs(data, first * GROUP_CHUNKS)
             if count == 1:
-                return cvs.tobytes()
+                return cvs
             pairs = _pairs(cvs)
         else:
             left = left_leaves(count)
             pairs = yield from subtree(first, left, index + 1)
             pairs += yield from subtree(first + left, count - left, index + left)
         write(index * PAIR, pairs)
-        return parent_cv(pairs[:32], pairs[32:PAIR], root=count == groups)
+        top = pairs[:PAIR]
+        return parent_cv(top[:CV], top[CV:], root=True) if count == groups else pair_up(top)
 
     return Hash((yield from subtree(0, groups, 0)))
 
 
-def _pairs(cvs: Words) -> bytes:
+def _pairs(cvs: bytes) -> bytes:
     """The pre-order pairs of the subtree over two or more groups with these chaining values, its top pair first."""
-    out = np.empty((len(cvs) - 1, 16), dtype=cvs.dtype)
-    for places in _places(len(cvs)):
-        out[places] = np.ascontiguousarray(cvs[: 2 * len(places)]).reshape(-1, 16)
-        if len(cvs) > 2:
+    groups = len(cvs) // CV
+    out: list[bytes] = [b""] * (groups - 1)
+    for places in _places(groups):
+        for number, place in enumerate(places):
+            out[place] = cvs[number * PAIR : (number + 1) * PAIR]
+        if len(cvs) > PAIR:
             cvs = pair_up(cvs)
-    return out.tobytes()
+    return b"".join(out)
 
 
 @lru_cache(maxsize=8)
-def _places(groups: int) -> list[npt.NDArray[np.intp]]:
+def _places(groups: int) -> list[list[int]]:
     """For each level from the groups up, where in pre-order its nodes are, from left to right."""
     levels: list[list[int]] = [[] for _ in range((groups - 1).bit_length())]
     inner = (count for _, count in walk(groups) if count > 1)
     for index, count in enumerate(inner):
         levels[(count - 1).bit_length() - 1].append(index)
-    return [np.array(level) for level in levels]
+    return levels

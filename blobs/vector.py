@@ -17,19 +17,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .geometry import CHUNK, GROUP_CHUNKS
+from .geometry import CHUNK
 from .reference import BLOCK, CHUNK_END, CHUNK_START, IV, PARENT, PERMUTATION, ROOT, ROUNDS, chunk_cv, parent_cv
 
-__all__ = [
-    "Words",
-    "chunk_cvs",
-    "group_cvs",
-    "group_values",
-    "pair_up",
-    "parent_cvs",
-    "parent_values",
-    "subtree_value",
-]
+__all__ = ["Words", "chunk_cvs", "joined_parents", "pair_up", "parent_cvs", "subtree_cvs"]
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 
@@ -164,38 +155,18 @@ def pair_up(cvs: Words) -> Words:
     return parents if even == len(cvs) else np.concatenate([parents, cvs[even:]])
 
 
-def group_cvs(data: bytes | bytearray | memoryview, first_chunk: int) -> Words:
-    """Chaining values, shape (groups, 8), of the consecutive chunk groups in ``data``; only the last may be short.
+def subtree_cvs(data: bytes | bytearray | memoryview, first_chunk: int, chunks: int) -> Words:
+    """Chaining values, shape (n, 8), of the consecutive subtrees of ``chunks`` chunks, a power of two, in ``data``.
 
-    ``first_chunk`` is a multiple of 16. Never the root: a blob of one group has its hash there.
+    Only the last may be short. ``first_chunk`` is a multiple of ``chunks``.
     """
     cvs = chunk_cvs(data, first_chunk)
-    for _ in range(GROUP_CHUNKS.bit_length() - 1):
+    while chunks > 1 and len(cvs) > 1:
         cvs = pair_up(cvs)
+        chunks //= 2
     return cvs
 
 
-# The same as plain bytes, for those who compare.
-
-
-def group_values(data: bytes, first_chunk: int) -> list[bytes]:
-    """`group_cvs`, each as 32 bytes."""
-    return _values(group_cvs(data, first_chunk))
-
-
-def parent_values(pairs: bytes) -> list[bytes]:
-    """The chaining values, 32 bytes each, of the nodes over the 64-byte pairs that are joined in ``pairs``."""
-    return _values(parent_cvs(np.frombuffer(pairs, dtype=WORD).reshape(-1, 16)))
-
-
-def subtree_value(data: bytes, first_chunk: int) -> bytes:
-    """The chaining value, 32 bytes, of the subtree that has exactly these bytes."""
-    cvs = chunk_cvs(data, first_chunk)
-    while len(cvs) > 1:
-        cvs = pair_up(cvs)
-    return cvs.tobytes()
-
-
-def _values(cvs: Words) -> list[bytes]:
-    packed = cvs.tobytes()
-    return [packed[at : at + 32] for at in range(0, len(packed), 32)]
+def joined_parents(pairs: bytes | bytearray | memoryview) -> Words:
+    """`parent_cvs` of pairs of 64 bytes each."""
+    return parent_cvs(np.frombuffer(pairs, dtype=WORD).reshape(-1, 16))
