@@ -68,7 +68,7 @@ class Blobs:
         path: str | PathLike[str],
         *,
         progress: Progress | None = None,
-        through: Filter = lambda pieces: pieces,
+        through: Filter | None = None,
     ) -> BlobInfo:
         """Copy a file into the store; ``progress(done, total)`` in bytes. ``through`` changes the pieces on their way.
 

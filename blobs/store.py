@@ -42,13 +42,15 @@ from .bao import Leaf, Pairs
 from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
 from .geometry import GROUP, PAIR
 from .hash import Hash
+from .outboard import build
 from .spool import Spool
 
 __all__ = ["BlobInfo", "BlobReader", "BlobStore", "Filter", "Incoming", "Progress", "Write"]
 
 INLINE_DATA = GROUP  # bytes of a blob that live in its row
 INLINE_OUTBOARD = 16 * 1024
-PIECE = 1 << 20  # bytes read, hashed and written by one call in a thread
+PIECE = 1 << 20  # bytes read, hashed and written at once
+AT_ONCE = 4  # pieces of a file in one call in a thread
 THREADS = 4
 COMPLETE = 1  # the row's state; partial blobs (0) are not kept yet
 ABANDONED_S = 24 * 3600  # since the last write: then it is nobody's any more, also where processes share the folder
@@ -328,9 +330,7 @@ class BlobStore:
 
         return await self.add_stream(pieces())
 
-    async def add_path(
-        self, path: Path, progress: Progress | None = None, through: Filter = lambda pieces: pieces
-    ) -> BlobInfo:
+    async def add_path(self, path: Path, progress: Progress | None = None, through: Filter | None = None) -> BlobInfo:
         """Copy what ``through`` makes of a file into the store.
 
         `UnreadableFile`; `FileChanged` where somebody wrote to it meanwhile.
@@ -341,26 +341,58 @@ class BlobStore:
             raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
         with file:
             before = os.fstat(file.fileno())
+            if through is None and before.st_size > INLINE_DATA:
+                return await self._add_file(file, path, before, progress)
             copied = 0
 
             async def pieces() -> AsyncIterator[bytes]:
                 nonlocal copied
-                try:
-                    while piece := await self.run(file.read, PIECE):
-                        copied += len(piece)
-                        if copied > before.st_size:
-                            break
-                        yield piece
-                except OSError as error:
-                    raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
-                after = os.fstat(file.fileno())
-                if copied != before.st_size or (after.st_size, after.st_mtime_ns) != (
-                    before.st_size,
-                    before.st_mtime_ns,
-                ):
-                    raise FileChanged(f"{path} changed while it was read: add it again when nobody writes to it")
+                while piece := await self.run(_read, file, path, PIECE):
+                    copied += len(piece)
+                    if copied > before.st_size:
+                        break
+                    yield piece
+                if copied != before.st_size or not _unchanged(file, before):
+                    raise _changed(path)
 
-            return await self.add_stream(through(pieces()), progress)
+            return await self.add_stream(pieces() if through is None else through(pieces()), progress)
+
+    async def _add_file(self, file: FileIO, path: Path, before: os.stat_result, progress: Progress | None) -> BlobInfo:
+        """Copied and hashed in one pass, for the size says where each pair of the tree belongs."""
+        data, outboard = self.spool(INLINE_DATA), self.spool(INLINE_OUTBOARD)
+        tree = build(before.st_size, outboard.write)
+        wanted: tuple[int, int] | Hash = next(tree)
+
+        def step() -> tuple[int, int] | Hash:
+            nonlocal wanted
+            for _ in range(AT_ONCE):
+                if isinstance(wanted, Hash):
+                    break
+                offset, size = wanted
+                piece = _read(file, path, size)
+                if len(piece) != size:
+                    raise _changed(path)
+                data.write(offset, piece)
+                try:
+                    wanted = tree.send(piece)
+                except StopIteration as end:
+                    wanted = end.value
+            return wanted
+
+        try:
+            while not isinstance(await self.run(step), Hash):
+                if progress is not None:
+                    progress(data.size, before.st_size)
+            assert isinstance(wanted, Hash)
+            if await self.run(_read, file, path, 1) or not _unchanged(file, before):
+                raise _changed(path)
+            if await self.size(wanted) is None:
+                await self.commit(wanted, data, outboard)
+            if progress is not None:
+                progress(data.size, data.size)
+            return BlobInfo(wanted, data.size)
+        finally:
+            await self.discard(data, outboard)
 
     async def add_stream(self, pieces: AsyncIterable[bytes | memoryview], progress: Progress | None = None) -> BlobInfo:
         """Add what ``pieces`` yields, of any length each. ``progress`` counts what was hashed.
@@ -430,8 +462,6 @@ class BlobStore:
 
     async def _build(self, data: Spool, outboard: Spool, progress: Progress | None) -> Hash:
         """Build the tree from the spooled bytes, 1 MiB in a thread at a time."""
-        from .outboard import build  # with numpy, which takes 0.1 s to import
-
         tree = build(data.size, outboard.write)
 
         def step(offset: int, size: int) -> tuple[int, int] | Hash:
@@ -489,6 +519,26 @@ def _open_regular(path: Path) -> FileIO:
         os.close(fd)
         raise UnreadableFile(f"{path} is not a regular file: add files one by one")
     return FileIO(fd, "rb")
+
+
+def _read(file: FileIO, path: Path, size: int) -> bytes:
+    """``size`` bytes, fewer only at the end."""
+    try:
+        piece = file.read(size) or b""
+        while 0 < len(piece) < size and (more := file.read(size - len(piece))):
+            piece += more
+    except OSError as error:
+        raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
+    return piece
+
+
+def _unchanged(file: FileIO, before: os.stat_result) -> bool:
+    after = os.fstat(file.fileno())
+    return (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def _changed(path: Path) -> FileChanged:
+    return FileChanged(f"{path} changed while it was read: add it again when nobody writes to it")
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

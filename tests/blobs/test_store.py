@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tidings.blobs import BlobDamaged, FileChanged, Hash, NotFound, UnreadableFile
 from tidings.blobs import store as store_module
-from tidings.blobs.store import BlobInfo, BlobStore
+from tidings.blobs.store import BlobInfo, BlobStore, Filter
 from tidings.errors import UsageError
 from tidings.storage import Database
 from tree import outboard, pattern
@@ -87,34 +87,36 @@ async def test_paths_that_cannot_be_read(store: BlobStore, tmp_path: Path) -> No
             await store.add_path(tmp_path / name)
 
 
+@pytest.mark.parametrize("through", [None, lambda pieces: pieces], ids=["as it is", "filtered"])
 @pytest.mark.parametrize("change", ["grow", "shrink", "rewrite"])
 async def test_a_file_that_changes_while_it_is_read(
-    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, through: Filter | None
 ) -> None:
     path = tmp_path / "file"
-    path.write_bytes(pattern(40_000))
+    path.write_bytes(pattern(3_000_000))
     os.utime(path, (1, 1))
     monkeypatch.setattr(store_module, "PIECE", 10_000)
+    monkeypatch.setattr(store_module, "AT_ONCE", 1)
     run = store.run
     changed = False
 
     async def meddle(work, *args):  # type: ignore[no-untyped-def]
         nonlocal changed
         result = await run(work, *args)
-        if getattr(work, "__name__", "") == "keep" and not changed:
+        if getattr(work, "__name__", "") in ("keep", "step") and not changed:
             changed = True
             if change == "grow":
                 with path.open("ab") as file:
                     file.write(b"more")
             elif change == "shrink":
-                os.truncate(path, 15_000)
+                os.truncate(path, 1_500_000)
             else:
-                path.write_bytes(pattern(40_000)[::-1])
+                path.write_bytes(pattern(3_000_000)[::-1])
         return result
 
     monkeypatch.setattr(store, "run", meddle)
     with pytest.raises(FileChanged, match="add it again"):
-        await store.add_path(path)
+        await store.add_path(path, through=through)
     assert await store.list() == []
 
 
