@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint types bench interop lab sim clean
+.PHONY: demo test lint types bench interop lab sim soak clean
 
 demo: $(VENV)/ready ; $(VENV)/bin/tidings demo
 test: $(VENV)/ready ; $(RUN) -m pytest -n auto -m "not interop"
@@ -11,6 +11,7 @@ lint: $(VENV)/ready ; $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --chec
 types: $(VENV)/ready ; cd $(VENV) && bin/mypy --config-file ../pyproject.toml
 bench: $(VENV)/ready-interop ; $(RUN) -m benchmarks
 sim: $(VENV)/ready ; $(RUN) -m pip install -q --group sim && $(RUN) -m benchmarks.gossip_sim --seeds 1 --cycles 30 --save benchmarks/results/gossip
+soak: $(VENV)/ready ; $(RUN) -m benchmarks.soak --save benchmarks/results/soak.txt
 # Needs root and Linux: it makes network namespaces. What the kernel lacks is skipped, and said.
 lab: $(VENV)/ready
 	$(RUN) -m benchmarks.lab --only matrix,udp,relay,uplink,outage,asleep --repeat 10 --save benchmarks/results/lab.txt
