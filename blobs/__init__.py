@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .api import Blobs
+from .collect import Collected
 from .errors import (
     BlobDamaged,
     FileChanged,
@@ -22,6 +23,7 @@ from .hash import Hash
 from .messages import ALPN
 from .small import Delivery
 from .store import BlobInfo, BlobReader, Progress
+from .tags import Tag, Tags
 from .tickets import BlobFormat, BlobTicket
 from .tree import tree_form
 
@@ -33,6 +35,7 @@ __all__ = [
     "BlobReader",
     "BlobTicket",
     "Blobs",
+    "Collected",
     "Delivery",
     "FileChanged",
     "Hash",
@@ -44,6 +47,8 @@ __all__ = [
     "ProvidersExhausted",
     "Refused",
     "Stalled",
+    "Tag",
+    "Tags",
     "TooLarge",
     "Truncated",
     "UnreadableFile",

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
+
+import sqlalchemy as sa
 
 from ..errors import UsageError
 from ..storage import Database
 from ..transport.connection import Connection
 from ..transport.endpoint import Endpoint
+from .collect import GRACE, Collected, Collector
 from .fetch import STALL_TIMEOUT, fetch_blob
 from .hash import Hash
 from .messages import ALPN
@@ -20,6 +25,7 @@ from .pool import Provider as ProviderAddr
 from .provider import Allow, Provider
 from .small import Delivery, fetch_small
 from .store import BlobInfo, BlobReader, BlobStore, Filter, Progress, Write
+from .tags import Tags
 from .tickets import BlobFormat, BlobTicket
 
 __all__ = ["Blobs"]
@@ -32,6 +38,9 @@ class Blobs:
     there half done is removed at once. ``allow(peer, hash)`` may refuse to serve a blob.
 
     A hash may be given as a `Hash` or as its text.
+
+    What is added or fetched gets a tag, which keeps it: a name of yours, one made of the time (``tag=True``), or none
+    (``tag=False``), where something else keeps it, such as an entry of a document.
     """
 
     ALPN = ALPN
@@ -41,6 +50,9 @@ class Blobs:
     ) -> None:
         self._endpoint = endpoint
         self._store = BlobStore(database, Path(directory))
+        self._collector = Collector(database, self._store.children, self._store.remove_files, self._store.moving)
+        self.tags = Tags(database, self._store.moving)
+        """Names that keep blobs."""
         self._pool = ConnectionPool(endpoint, ALPN)
         self._provider = Provider(self._store, allow)
         self._fetching: WeakValueDictionary[Hash, asyncio.Lock] = WeakValueDictionary()
@@ -56,8 +68,8 @@ class Blobs:
 
     # -- adding -----------------------------------------------------------------------------------------------------
 
-    async def add_bytes(self, data: bytes) -> BlobInfo:
-        return await self._store.add_bytes(data)
+    async def add_bytes(self, data: bytes, *, tag: str | bool = True) -> BlobInfo:
+        return await self._tagged(await self._store.add_bytes(data), tag)
 
     async def stage_bytes(self, data: bytes) -> tuple[BlobInfo, Write]:
         """As `add_bytes`, but a blob of up to 16 KiB is added by ``write(connection)``, in the caller's transaction."""
@@ -69,16 +81,17 @@ class Blobs:
         *,
         progress: Progress | None = None,
         through: Filter | None = None,
+        tag: str | bool = True,
     ) -> BlobInfo:
         """Copy a file into the store; ``progress(done, total)`` in bytes. ``through`` changes the pieces on their way.
 
         `UnreadableFile` for what is not a readable regular file, `FileChanged` where somebody wrote to it meanwhile.
         """
-        return await self._store.add_path(Path(path), progress, through)
+        return await self._tagged(await self._store.add_path(Path(path), progress, through), tag)
 
-    async def add_stream(self, pieces: AsyncIterable[bytes]) -> BlobInfo:
+    async def add_stream(self, pieces: AsyncIterable[bytes], *, tag: str | bool = True) -> BlobInfo:
         """Add the bytes that ``pieces`` yields, joined. Nothing is added where it raises."""
-        return await self._store.add_stream(pieces)
+        return await self._tagged(await self._store.add_stream(pieces), tag)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -111,6 +124,27 @@ class Blobs:
         """Write the blob to a file, which appears whole or not at all and replaces one of that name."""
         await self._store.export(_hash(hash), Path(path))
 
+    # -- keeping ----------------------------------------------------------------------------------------------------
+
+    async def collect(self, *, grace: float | None = None) -> Collected:
+        """Remove blobs that no tag, entry of a document, or `hold` keeps, and that came ``grace`` s (an hour) ago."""
+        return await self._collector.collect(GRACE if grace is None else grace)
+
+    def hold(self, hash: Hash | str) -> AbstractAsyncContextManager[None]:
+        """``async with blobs.hold(hash)``: keep a blob for so long, be it here yet or not."""
+        return self._collector.hold(_hash(hash))
+
+    def protect(self, *columns: sa.Column[Any]) -> None:
+        """For layers above: blobs that these columns of the database name are kept."""
+        self._collector.protect(*columns)
+
+    async def _tagged(self, info: BlobInfo, tag: str | bool) -> BlobInfo:
+        if isinstance(tag, str):
+            await self.tags.set(tag, info.hash)
+        elif tag and info.hash != Hash.EMPTY:
+            await self.tags.create(info.hash)
+        return info
+
     # -- peers ------------------------------------------------------------------------------------------------------
 
     async def fetch(
@@ -121,6 +155,7 @@ class Blobs:
         progress: Progress | None = None,
         max_size: int | None = None,
         stall_timeout: float = STALL_TIMEOUT,
+        tag: str | bool = True,
     ) -> BlobInfo:
         """Get a blob from the first provider that delivers it, the ticket's own first; at once where it is here.
 
@@ -138,8 +173,9 @@ class Blobs:
         async with self._fetching.setdefault(what, asyncio.Lock()):
             size = await self._store.size(what)
             if size is not None:
-                return BlobInfo(what, size)
-            return await fetch_blob(
+                await self._store.touch(what)
+                return await self._tagged(BlobInfo(what, size), tag)
+            fetched = await fetch_blob(
                 self._store,
                 self._pool,
                 what,
@@ -148,6 +184,7 @@ class Blobs:
                 max_size=max_size,
                 stall_timeout=stall_timeout,
             )
+            return await self._tagged(fetched, tag)
 
     async def fetch_small(
         self,

@@ -1,6 +1,6 @@
 """A `Spool`: bytes on their way into the store, in memory while they are few, else in a temporary file.
 
-Nothing of it has a name in the store until `move`, which makes the bytes durable first: fsync, rename, fsync of the
+Nothing of it has a name in the store until `sync` and `move`: fsync, rename, fsync of the
 directory. What a crash leaves is a file in the temporary directory, swept when the store is next opened. All methods
 block; they are for worker threads.
 """
@@ -62,11 +62,18 @@ class Spool:
         except OSError as error:
             raise from_os_error(error, self._path) from error
 
-    def move(self, target: Path) -> None:
-        """Make the file durable under its name in the store. It replaces what has that name."""
+    def sync(self) -> None:
+        """Return when the bytes are on the disk."""
         assert self._fd is not None
         try:
             os.fsync(self._fd)
+        except OSError as error:
+            raise from_os_error(error, self._path) from error
+
+    def move(self, target: Path) -> None:
+        """Give the file, after `sync`, its name in the store. It replaces what has that name."""
+        assert self._fd is not None
+        try:
             if not target.parent.exists():
                 make_private_dir(target.parent)
                 fsync_dir(target.parent.parent)

@@ -41,7 +41,7 @@ from ..storage.tables import blobs
 from .bao import Leaf, Pairs
 from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
 from .geometry import GROUP, PAIR
-from .hash import Hash
+from .hash import HASH_SIZE, Hash
 from .outboard import build
 from .spool import Spool
 
@@ -54,6 +54,7 @@ AT_ONCE = 4  # pieces of a file in one call in a thread
 THREADS = 4
 COMPLETE = 1  # the row's state; partial blobs (0) are not kept yet
 ABANDONED_S = 24 * 3600  # since the last write: then it is nobody's any more, also where processes share the folder
+MAX_CHILDREN = 1 << 20  # of a hash sequence that are looked at: 32 MiB of it
 MAX_SIZE = (1 << 63) - 1  # SQLite's integers
 
 Write = Callable[[sa.Connection], None]
@@ -69,6 +70,7 @@ T = TypeVar("T")
 
 _WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
 _SIZE = sa.select(blobs.c.size).where(*_WHOLE)
+_TOUCH = sa.update(blobs).where(blobs.c.hash == sa.bindparam("key")).values(added_us=sa.bindparam("now"))
 _FORGET = sa.delete(blobs).where(blobs.c.hash == sa.bindparam("key"))
 _INSERT = Prepared(
     sa.text(
@@ -77,8 +79,8 @@ _INSERT = Prepared(
         VALUES (:key, :size, 1, :added_us, :outboard, :data)
         ON CONFLICT (hash) DO UPDATE SET
             size = excluded.size, state = 1, added_us = excluded.added_us,
-            outboard = excluded.outboard, data = excluded.data
-        WHERE blobs.state <> 1
+            outboard = CASE WHEN blobs.state = 1 THEN blobs.outboard ELSE excluded.outboard END,
+            data = CASE WHEN blobs.state = 1 THEN blobs.data ELSE excluded.data END
         """
     ).bindparams(
         sa.bindparam("key", type_=sa.LargeBinary),
@@ -212,6 +214,8 @@ class BlobStore:
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too, or has moved it
                 if not database.is_shared or time.time() - leftover.stat().st_mtime > ABANDONED_S:
                     leftover.unlink()
+        self.moving = asyncio.Lock()
+        """Held while files and rows of blobs come or go together."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tidings-blobs")
 
     async def aclose(self) -> None:
@@ -290,6 +294,29 @@ class BlobStore:
                 raise from_os_error(error, target) from error
             finally:
                 await self.run(lambda: temporary.unlink(missing_ok=True))
+
+    async def touch(self, hash: Hash) -> None:
+        """Make it as new as if it had just come: what is to be named now is not collected before."""
+        key = {"key": bytes(hash), "now": time.time_ns() // 1000}
+        await self._database.write(lambda connection: connection.execute(_TOUCH, key), durable=False)
+
+    async def children(self, hash: Hash) -> Sequence[Hash]:
+        """The hashes in a hash sequence that is here."""
+        async with await self.reader(hash) as reader:
+            content = await reader.read(0, MAX_CHILDREN * HASH_SIZE)
+        return [Hash(content[at : at + HASH_SIZE]) for at in range(0, len(content) // HASH_SIZE * HASH_SIZE, HASH_SIZE)]
+
+    async def remove_files(self, hashes: Sequence[Hash]) -> None:
+        """Of blobs whose rows are gone."""
+
+        def remove() -> None:
+            paths = [self._path(hash, kind) for hash in hashes for kind in ("data", "obao4")]
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    if not self._database.is_shared or time.time() - path.stat().st_mtime > ABANDONED_S:
+                        path.unlink()  # a new one of another process stays
+
+        await self.run(remove)
 
     # -- adding -----------------------------------------------------------------------------------------------------
 
@@ -388,6 +415,8 @@ class BlobStore:
                 raise _changed(path)
             if await self.size(wanted) is None:
                 await self.commit(wanted, data, outboard)
+            else:
+                await self.touch(wanted)
             if progress is not None:
                 progress(data.size, data.size)
             return BlobInfo(wanted, data.size)
@@ -411,7 +440,9 @@ class BlobStore:
             async for piece in pieces:
                 await self.run(keep, piece)
             hash = Hash(hasher.digest())
-            if await self.size(hash) is None:
+            if await self.size(hash) is not None:
+                await self.touch(hash)
+            else:
                 if not data.in_memory:
                     root = await self._build(data, outboard, progress)
                     if root != hash:
@@ -448,13 +479,20 @@ class BlobStore:
         row: dict[str, object] = {"size": data.size, "data": None}
         row["outboard"] = outboard.contents() if outboard.in_memory else None
 
+        def sync() -> None:
+            for spool in (data, outboard):
+                if not spool.in_memory:
+                    spool.sync()
+
         def move() -> None:
             if not outboard.in_memory:
                 outboard.move(self._path(hash, "obao4"))
             data.move(self._path(hash, "data"))
 
-        await self.run(move)
-        await self._insert(hash, row)
+        await self.run(sync)
+        async with self.moving:
+            await self.run(move)
+            await self._insert(hash, row)
         return info
 
     async def _insert(self, hash: Hash, row: dict[str, object]) -> None:

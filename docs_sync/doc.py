@@ -452,12 +452,12 @@ class Doc:
         self._docs._store.check_key(key)
         blobs = self._docs._blobs
         if self._cipher is None:
-            blob = await blobs.add_path(path)
+            blob = await blobs.add_path(path, tag=False)
             if not blob.size:
                 raise EmptyValue(f"{path} is empty, and an empty value is how a deletion is written")
         else:
             sealer = self._cipher.sealer(key)
-            blob = await blobs.add_path(path, through=lambda pieces: sealed_pieces(sealer, pieces))
+            blob = await blobs.add_path(path, through=lambda pieces: sealed_pieces(sealer, pieces), tag=False)
         return NewEntry(key, bytes(blob.hash), blob.size)
 
     def _pointer(self, key: str | bytes, hash: Hash | bytes, size: int) -> NewEntry:

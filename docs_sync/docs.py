@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from ..blobs import Blobs, Hash
 from ..gossip import Gossip
-from ..storage import Database
+from ..storage import Database, tables
 from ..transport import BiStream, Connection, Endpoint, EndpointAddr, EndpointId
 from .access.control import RECHECK, Access, AccessControl
 from .access.encryption import DocumentCipher, new_document_key
@@ -73,6 +73,7 @@ class Docs:
         rng = Random(SystemRandom().getrandbits(128))  # noqa: S311 - delays, not secrets
         self._endpoint = endpoint
         self._blobs = blobs
+        blobs.protect(tables.entries.c.hash, tables.history.c.hash, tables.contents.c.hash)
         self._gossip = gossip
         self._store = DocsStore(database)
         self._access = AccessControl(ShareStore(database), endpoint.id, access)

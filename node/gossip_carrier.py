@@ -15,7 +15,7 @@ NAME = 32 + 8
 
 
 class BlobCarrier:
-    """A `Carrier` whose names are the blob's hash and its size, little endian."""
+    """A `Carrier` whose names are the blob's hash and its size, little endian. An hour later they may be collected."""
 
     limit = LIMIT
 
@@ -23,7 +23,7 @@ class BlobCarrier:
         self._blobs = blobs
 
     async def put(self, content: bytes) -> bytes:
-        info = await self._blobs.add_bytes(content)
+        info = await self._blobs.add_bytes(content, tag=False)
         return bytes(info.hash) + info.size.to_bytes(8, "little")
 
     async def get(self, name: bytes, sources: Sequence[EndpointId]) -> bytes:
@@ -33,5 +33,5 @@ class BlobCarrier:
         if size > LIMIT:
             raise DecodeError(f"a content of {size} bytes is more than the {LIMIT} that are fetched")
         if await self._blobs.size(hash) is None:
-            await self._blobs.fetch(hash, sources, max_size=size)
+            await self._blobs.fetch(hash, sources, max_size=size, tag=False)
         return await self._blobs.read(hash, size=LIMIT)

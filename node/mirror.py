@@ -81,8 +81,8 @@ class MirrorDocument(Protocol):
 class MirrorBlobs(Protocol):
     """What a mirror needs of the blobs (`blobs.Blobs`)."""
 
-    async def add_bytes(self, data: bytes) -> Sized: ...
-    async def add_path(self, path: Path) -> Sized: ...
+    async def add_bytes(self, data: bytes, *, tag: bool) -> Sized: ...
+    async def add_path(self, path: Path, *, tag: bool) -> Sized: ...
     async def has(self, hash: Hash) -> bool: ...
     async def export(self, hash: Hash, path: Path) -> None: ...
 
@@ -332,7 +332,7 @@ class Mirror:
             hash = EMPTY_FILE_HASH
         else:
             try:
-                hash = bytes((await self._blobs.add_path(self.folder / path)).hash)
+                hash = bytes((await self._blobs.add_path(self.folder / path, tag=False)).hash)
             except TidingsError:
                 await self._check(path, local)  # gone or changed meanwhile is no failure
                 raise
@@ -346,7 +346,7 @@ class Mirror:
     async def _write(self, path: str, hash: bytes, size: int) -> None:
         """An entry for a content; what a file of no bytes stands for is stored here first."""
         if hash == EMPTY_FILE_HASH:
-            size = (await self._blobs.add_bytes(EMPTY_FILE)).size
+            size = (await self._blobs.add_bytes(EMPTY_FILE, tag=False)).size
         self._versions.add(await self._doc.set_hash(path_to_key(path), hash, size))
 
     async def _place(self, path: str, target: str, version: Version, seen: Local | None) -> Local | None:

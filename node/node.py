@@ -10,6 +10,7 @@ Several nodes, each with a directory and an identity of its own, may serve one P
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from ..blobs import Blobs
 from ..docs_sync import Access, Docs
+from ..errors import TidingsError
 from ..gossip import Gossip
 from ..storage import Database
 from ..storage.files import FileLock, make_private_dir
@@ -33,6 +35,8 @@ from .gossip_keeper import DatabaseKeeper
 from .ports import read_ports, with_ports, write_ports
 
 __all__ = ["Node"]
+
+logger = logging.getLogger(__name__)
 
 
 class Node:
@@ -58,6 +62,7 @@ class Node:
         blobs: str | PathLike[str] | None = None,
         access: Access | None = None,
         fsync: bool = True,
+        collect_every: float | None = 3600.0,
         relays: Sequence[RelayConfig | RelayUrl | str] | None = None,
         lookup: Sequence[Lookup | str] = (),
         tls: ssl.SSLContext | None = None,
@@ -76,6 +81,9 @@ class Node:
         then either; a power cut may undo the last writes, each whole and the newest first. For disks that are slow to
         sync, such as SD cards.
 
+        Every ``collect_every`` seconds the blobs that no tag and no entry keeps are removed; None: never, but by
+        `Blobs.collect`.
+
         Raises StoreError: the directory is in use by another process, damaged, or from a newer version; the database
         cannot be reached.
         """
@@ -86,7 +94,9 @@ class Node:
             return Endpoint.bind(secret_key=secret, bind=places, relays=relays, lookup=lookup, tls=tls, proxy=proxy)
 
         return Opening(
-            lambda: cls._open(path, partial(cls._bind, path, bind, bind_endpoint), database, folder, access, fsync)
+            lambda: cls._open(
+                path, partial(cls._bind, path, bind, bind_endpoint), database, folder, access, fsync, collect_every
+            )
         )
 
     @classmethod
@@ -98,6 +108,7 @@ class Node:
         blob_path: Path | None,
         access: Access | None,
         fsync: bool,
+        collect_every: float | None,
     ) -> Node:
         async with AsyncExitStack() as stack:
             if path is None and blob_path is None:
@@ -124,6 +135,9 @@ class Node:
             handlers = {**gossip.handlers, blobs.ALPN: blobs.handle}
             router = Router(endpoint, handlers | dict.fromkeys(docs.ALPNS, docs.handle))
             stack.push_async_callback(router.aclose)
+            if collect_every is not None:
+                collecting = asyncio.create_task(_collect(blobs, collect_every), name="collect blobs")
+                stack.push_async_callback(_end, collecting)
             return cls(stack.pop_all(), database, endpoint, gossip, blobs, docs)
 
     @staticmethod
@@ -169,3 +183,20 @@ def _lock_directory(path: Path) -> FileLock:
     """The lock that comes with ``node.db``, where another database is used."""
     make_private_dir(path)
     return FileLock(path / "node.db.lock", path)
+
+
+async def _collect(blobs: Blobs, every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        try:
+            gone = await blobs.collect()
+        except TidingsError as error:
+            logger.warning("blobs are not collected for now: %s", error)
+        else:
+            if gone.blobs:
+                logger.info("%d blobs of %d bytes that nothing keeps were removed", gone.blobs, gone.bytes)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

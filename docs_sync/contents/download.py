@@ -222,7 +222,7 @@ class Downloads:
         hash = Hash(content.hash)
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                await self._blobs.fetch(hash, [peer], max_size=content.size)
+                await self._blobs.fetch(hash, [peer], max_size=content.size, tag=False)
         except ProvidersExhausted as failure:
             error = next(iter(failure.reasons.values()))
             if isinstance(error, StoreError):

@@ -126,12 +126,12 @@ class Side:
 
     # Blobs.
 
-    async def add_bytes(self, data: bytes) -> Any:
+    async def add_bytes(self, data: bytes, *, tag: bool = True) -> Any:
         hash = blake3(data).digest()
         self.contents[hash] = data
         return SimpleNamespace(hash=Hash(hash), size=len(data))
 
-    async def add_path(self, path: Path) -> Any:
+    async def add_path(self, path: Path, *, tag: bool = True) -> Any:
         return await self.add_bytes(path.read_bytes())  # noqa: ASYNC240
 
     async def has(self, hash: Hash) -> bool:
@@ -260,7 +260,7 @@ async def test_a_restart_reads_no_file_again(pair: Pair, monkeypatch: pytest.Mon
     await pair.equal({"x": b"x"})
     await both(pair, Side.stop)
 
-    async def add_path(path: Path) -> Any:
+    async def add_path(path: Path, *, tag: bool) -> Any:
         raise AssertionError("read again")
 
     monkeypatch.setattr(pair.a, "add_path", add_path)
@@ -384,7 +384,7 @@ async def test_a_file_that_changes_while_it_is_looked_at(pair: Pair, monkeypatch
     path.write_bytes(b"0")
     real, times = pair.a.add_path, 0
 
-    async def add_path(where: Path) -> Any:
+    async def add_path(where: Path, *, tag: bool) -> Any:
         nonlocal times
         times += 1
         added = await real(where)
@@ -405,7 +405,7 @@ async def test_an_unreadable_file_is_reported_once_and_is_no_deletion(
     await both(pair, Side.start)
     await pair.equal({"f": b"base"})
 
-    async def add_path(path: Path) -> Any:
+    async def add_path(path: Path, *, tag: bool) -> Any:
         raise UnreadableFile(f"cannot read {path}: Permission denied")
 
     with monkeypatch.context() as patch:
