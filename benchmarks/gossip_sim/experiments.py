@@ -9,18 +9,22 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from tidings.gossip.core.config import BroadcastConfig
+
 from . import hyparview, plumtree, reliability
 from .forks import in_forks
 from .hyparview import FAILURES, Shape
-from .links import Link, plane
+from .links import Link, plane, uniform
 from .network import Network, node_id
 from .plumtree import Measured
 from .reliability import SCENARIOS, Outcome
 
 __all__ = ["Figures", "iroh_scenarios", "run_seed"]
 
-FIRST_SOURCES = 5  # first broadcasts after each share of failures: each in a fork of its own
 FIRST_FAILURES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+FIRST_SOURCES = {0.5: 5, 0.6: 10, 0.7: 20, 0.8: 10}  # where chance decides: each broadcast in a fork of its own; else 3
+FAR = Link(uniform(0.01, 0.05))
+FAR_SETTLES = 3.0  # seconds of a cycle
 
 
 @dataclass
@@ -35,6 +39,10 @@ class Figures:
     cycles_to_heal: dict[float, int] = field(default_factory=dict)
     single: list[Measured] = field(default_factory=list)
     many: list[Measured] = field(default_factory=list)
+    many_far: list[Measured] = field(default_factory=list)
+    """Ways of 10 to 50 ms instead of one."""
+    many_paper: list[Measured] = field(default_factory=list)
+    """With the paper's rule for swapping links."""
     many_plain: list[Measured] = field(default_factory=list)
     first: dict[float, float] = field(default_factory=dict)
     flood: int = 0
@@ -50,8 +58,9 @@ def run_seed(seed: int, nodes: int, cycles: int, at_once: int, say: Callable[[st
     figures = Figures(seed, hyparview.shape(network))
     figures.flood = sum(len(core.membership.active) for core in network.nodes.values()) - (nodes - 1)
     failures = [(what, share) for share in FAILURES for what in (_reliability, _on_send, _heal)]
-    works = [(_many, cycles), (_many_plain, cycles), *failures]
-    figures.many, figures.many_plain, *after = in_forks(partial(_go_on, network), works, at_once)
+    works = [(_many, cycles), (_many_far, cycles), (_many_paper, cycles), (_many_plain, cycles), *failures]
+    done = in_forks(partial(_go_on, network), works, at_once)
+    figures.many, figures.many_far, figures.many_paper, figures.many_plain, *after = done
     for (what, share), result in zip(failures, after, strict=True):
         of = {_reliability: figures.reliability, _on_send: figures.on_send, _heal: figures.cycles_to_heal}
         of[what][share] = result
@@ -62,7 +71,7 @@ def run_seed(seed: int, nodes: int, cycles: int, at_once: int, say: Callable[[st
     first = node_id(0)
     figures.single = plumtree.cycles(network, cycles, lambda _: first)
     say(f"seed {seed}: one sender")
-    firsts = [(share, number) for share in FIRST_FAILURES for number in range(FIRST_SOURCES)]
+    firsts = [(share, number) for share in FIRST_FAILURES for number in range(FIRST_SOURCES.get(share, 3))]
     shares = in_forks(partial(_first, network), firsts, at_once)
     for share in FIRST_FAILURES:
         found = [each for (failed, _), each in zip(firsts, shares, strict=True) if failed == share]
@@ -75,14 +84,27 @@ def _go_on(network: Network, work: Callable[[Network, Any], Any], argument: Any)
     return work(network, argument)
 
 
-def _many(network: Network, cycles: int) -> list[Measured]:
+def _many(network: Network, cycles: int, settle: float = plumtree.SETTLE) -> list[Measured]:
     ids, rng = list(network.nodes), Random(network.rng.random())
-    return plumtree.cycles(network, cycles, lambda _: rng.choice(ids))
+    return plumtree.cycles(network, cycles, lambda _: rng.choice(ids), settle)
+
+
+def _many_far(network: Network, cycles: int) -> list[Measured]:
+    network.change_link(FAR)
+    return _many(network, cycles, FAR_SETTLES)
+
+
+def _many_paper(network: Network, cycles: int) -> list[Measured]:
+    return _many_by(network, cycles, plumtree.PAPER)
 
 
 def _many_plain(network: Network, cycles: int) -> list[Measured]:
+    return _many_by(network, cycles, plumtree.PLAIN)
+
+
+def _many_by(network: Network, cycles: int, config: BroadcastConfig) -> list[Measured]:
     for core in network.nodes.values():
-        core.tree._config = plumtree.PLAIN
+        core.tree._config = config
     return _many(network, cycles)
 
 

@@ -46,15 +46,18 @@ class Shape:
 
     clustering: float
     shortest_path: float
-    max_hops: float
-    """Of a flood, the mean over 1,000 random sources."""
+    max_hops: int
+    """Of 1,000 floods from random sources, the longest."""
+    mean_hops: float
+    """The mean of their longest ways."""
     in_degrees: dict[int, int]
 
 
 def shape(network: Network, floods: int = 1_000) -> Shape:
     overlay, rng = Overlay(network.nodes), Random(network.rng.random())
     hops = [overlay.flood(rng.randrange(len(overlay)))[1] for _ in range(floods)]
-    return Shape(overlay.clustering(), overlay.average_shortest_path(), fmean(hops), dict(overlay.in_degrees()))
+    path, degrees = overlay.average_shortest_path(), dict(overlay.in_degrees())
+    return Shape(overlay.clustering(), path, max(hops), fmean(hops), degrees)
 
 
 def fail(network: Network, share: float, *, noticed: bool) -> None:

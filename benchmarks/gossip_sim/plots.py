@@ -30,7 +30,13 @@ def plot(seeds: Sequence[Figures], folder: Path) -> None:
     _save(figure, folder / "hyparview.svg")
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
-    runs = {"single sender": "single", "many senders": "many", "many senders, plain": "many_plain"}
+    runs = {
+        "single sender": "single",
+        "many senders": "many",
+        "many, ways of 10 to 50 ms": "many_far",
+        "many, the paper's rule": "many_paper",
+        "many, plain": "many_plain",
+    }
     for name, of in runs.items():
         cycles = range(1, len(getattr(seeds[0], of)) + 1)
         axes[0].plot(cycles, [fmean(getattr(each, of)[c - 1].rmr for each in seeds) for c in cycles], label=name)

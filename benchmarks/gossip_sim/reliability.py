@@ -26,7 +26,7 @@ __all__ = ["SCENARIOS", "Outcome", "run"]
 
 LOG = LogConfig()
 DETECTION = 2.0  # seconds until a neighbour that died without a word is given up: `LivenessConfig.dead_after`
-PATIENCE = 120.0  # seconds after the last message; what has not come by then is lost
+PATIENCE = 40.0  # seconds after the last message, eight comparisons of logs: what has not come by then is lost
 EVERY = 0.5  # seconds between two messages
 
 

@@ -42,7 +42,9 @@ class BroadcastConfig:
     graft_timeout: float = 0.080  # from an IHave to the Graft: the payload is usually on its way
     graft_retry: float = 0.040  # from one Graft to the next announcer
     dispatch_delay: float = 0.005  # announcements to one peer are gathered this long
-    optimization_threshold: int = 7  # hops that a shorter branch must save before the tree is changed
+    optimization_threshold: int = 3  # hops that another branch must save now before the tree is changed, ...
+    optimization_gain: float = 1.0  # ... and on average over the last messages along the branch that we have, ...
+    optimization_samples: int = 5  # ... of which so many are known
     payload_retention: float = 30.0  # how long a Graft can still be answered
     id_retention: float = 90.0  # how long a second copy is known as one
     evict_interval: float = 1.0

@@ -98,18 +98,40 @@ def test_a_graft_is_answered_while_the_payload_is_kept() -> None:
     assert node.hear(1, Graft(payload(b"x").id, 0)) == []
 
 
-def test_the_tree_is_optimised_only_past_the_threshold() -> None:
-    near, far = Node(eager=2), Node(eager=2)
-    for node in (near, far):
-        node.hear(2, Prune())
-        node.hear(2, IHave(((payload(b"x").id, 2),)))
-    assert near.hear(1, payload(b"x", 6)) == [Deliver(node_id(1), b"x", 6)]
-    assert far.hear(1, payload(b"x", 9)) == [
-        Send(node_id(2), Graft(None, 2)),
-        Send(node_id(1), Prune()),
-        Deliver(node_id(1), b"x", 9),
-    ]
-    assert list(far.tree.eager) == [node_id(2)] and list(far.tree.lazy) == [node_id(1)]
+def test_the_tree_is_optimised_for_what_comes_as_a_rule() -> None:
+    node = Node(eager=2)
+    node.hear(2, Prune())
+
+    def come(number: int, announced: int, pushed: int, *, first: bool = True) -> list[Output]:
+        x = payload(b"%d" % number, pushed)
+        if first:
+            node.hear(2, IHave(((x.id, announced),)))
+        said = node.hear(1, x)
+        if not first:
+            node.hear(2, IHave(((x.id, announced),)))
+        return said[:-1]
+
+    for number in range(4):
+        assert come(number, 2, 9) == [], "too few to say"
+    assert come(4, 20, 1, first=False) == [], "from other senders it is the longer way"
+    assert come(5, 2, 4) == [], "two hops are too few, whatever the rule"
+    assert come(6, 2, 9) == [Send(node_id(2), Graft(None, 2)), Send(node_id(1), Prune())]
+    assert list(node.tree.eager) == [node_id(2)] and list(node.tree.lazy) == [node_id(1)]
+    node.tree.neighbor_down(node_id(1))
+    assert node.tree._gains == {}
+
+
+def test_a_link_that_is_shorter_for_one_sender_only_is_left_lazy() -> None:
+    node = Node(eager=2)
+    node.hear(2, Prune())
+    for number in range(40):
+        x = payload(b"%d" % number, 12 if number % 2 else 3)
+        if number % 2:
+            node.hear(2, IHave(((x.id, 2),)))
+            assert node.hear(1, x) == [Deliver(node_id(1), x.content, 12)]
+        else:
+            node.hear(1, x)
+            node.hear(2, IHave(((x.id, 13),)))
 
 
 def test_the_same_content_is_one_message_until_its_id_is_forgotten() -> None:
@@ -264,7 +286,7 @@ def test_from_far_away_a_payload_is_awaited_longer() -> None:
     node.tree.note_round_trip(node_id(9), 1.0)  # a stranger's is not noted
     x = payload(b"x")
     node.hear(1, IHave(((x.id, 3),)))
-    assert node.wait(0.5) == []
+    assert node.wait(2.3) == []
     assert node.wait(0.15) == [Send(node_id(1), Graft(x.id, 3))]
     node.tree.note_round_trip(node_id(1), 1000.0)
     node.hear(1, IHave(((payload(b"y").id, 3),)))
