@@ -14,11 +14,11 @@ from importlib.metadata import version
 from rich.console import Console
 
 from .documents import inserts, latency, many, million, syncs, wire
+from .gossip import gossip
 from .pairs import KINDS, ROOT, ROUNDS, Ours, Report, Rust, two
 from .relay import relay
 
 ALPN = b"bench/1".hex()
-TOPIC = (b"\x2a" * 32).hex()
 console = Console(width=118)
 
 
@@ -91,25 +91,6 @@ async def blobs(report, size=64 << 20):
                 rates.append(size / answer["seconds"] / 1e6)
         results[kind] = rates
     report.row(f"fetch a blob of {size >> 20} MiB", "MB/s", results["tidings"], results["rust"])
-
-
-async def gossip(report, count=300):
-    results = {}
-    for kind in KINDS:
-        async with two(kind) as (a, b):
-            # The Rust call returns with the first neighbour, ours at once.
-            await asyncio.gather(
-                b.do("gossip_subscribe", topic=TOPIC, bootstrap=[]),
-                a.do("gossip_subscribe", topic=TOPIC, bootstrap=[b.started["id"]]),
-            )
-            await asyncio.sleep(2)
-            delays = []
-            for n in range(count):
-                waiting = asyncio.create_task(b.do("gossip_until", topic=0, kind="received"))
-                before = await a.do("gossip_broadcast", topic=0, data=n.to_bytes(64, "big").hex())
-                delays.append(1000 * ((await waiting)["time"] - before))
-            results[kind] = delays
-    report.row("gossip: broadcast to delivery, 2 nodes", "ms", results["tidings"], results["rust"], 2)
 
 
 SECTIONS = {f.__name__: f for f in (startup, streams, blobs, inserts, syncs, wire, latency, many, gossip, relay)}

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "interop"))
 from rust import Rust
 
-__all__ = ["KINDS", "ON_DISK", "ROOT", "ROUNDS", "Ours", "Report", "Rust", "quantile", "two"]
+__all__ = ["KINDS", "ON_DISK", "ROOT", "ROUNDS", "Ours", "Report", "Rust", "introduce", "quantile", "two"]
 
 ROUNDS = 3
 
@@ -31,10 +31,17 @@ async def two(kind):
     """Two processes of one kind that know each other's address."""
     async with KINDS[kind]() as a, KINDS[kind]() as b:
         a.started, b.started = await a.do("start", **ON_DISK[kind]), await b.do("start", **ON_DISK[kind])
-        for one, other in ((a, b), (b, a)):
-            introduction = await other.do("doc_create")
-            await one.do("learn", ticket=await other.do("doc_share", doc=introduction["doc"], mode="read"))
+        await introduce(a, [b])
+        await introduce(b, [a])
         yield a, b
+
+
+async def introduce(one, others):
+    """Tell ``others`` the address of ``one``."""
+    introduction = await one.do("doc_create")
+    ticket = await one.do("doc_share", doc=introduction["doc"], mode="read")
+    for other in others:
+        await other.do("learn", ticket=ticket)
 
 
 def measured(values, unit, digits=1):
@@ -58,7 +65,7 @@ class Report:
         mine, text = measured(ours, unit, digits)
         if theirs:
             other, other_text = measured(theirs, unit, digits)
-            self.table.add_row(work, text, other_text, f"{mine / other:.2f}")
+            self.table.add_row(work, text, other_text, f"{mine / other:.2f}" if other else "-")
         else:
             self.table.add_row(work, text, "-", "-")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
-from rust_peer import obey, pattern
+from rust_peer import Heard, obey, pattern, say
 from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
@@ -167,9 +167,9 @@ class Tidings:
 
     # gossip
 
-    async def gossip_subscribe(self, topic, bootstrap):
+    async def gossip_subscribe(self, topic, bootstrap, log=False):
         peers = [EndpointId.parse(peer) for peer in bootstrap]
-        self.topics.append(await self.node.gossip.subscribe(bytes.fromhex(topic), bootstrap=peers))
+        self.topics.append(await self.node.gossip.subscribe(bytes.fromhex(topic), bootstrap=peers, log=log))
         return len(self.topics) - 1
 
     async def gossip_broadcast(self, topic, data):
@@ -181,6 +181,20 @@ class Tidings:
         wanted = Received if "received" in kind.lower() else NeighborUp
         await anext(event async for event in self.topics[topic] if isinstance(event, wanted))
         return {"time": time.time()}
+
+    async def gossip_listen(self, topic):
+        self.heard = Heard()
+        self.listening = asyncio.create_task(self._listen(self.topics[topic]))
+
+    async def _listen(self, topic):
+        async for event in topic:
+            self.heard.note(event.content if isinstance(event, Received) else None, type(event).__name__)
+
+    async def gossip_say(self, topic, first, count, size, pause=0.0):
+        return await say(self.topics[topic].broadcast, first, count, size, pause)
+
+    async def gossip_heard(self, first, count, times=False):
+        return self.heard.of(first, count, times=times)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+NUMBER = 8  # bytes of its number at the beginning of a message of `say`
+
 
 class Iroh:
     """An endpoint of the ``iroh`` package: connections, streams, datagrams."""
@@ -275,6 +277,22 @@ class Aster:
             if kind.lower() in event["kind"].lower():
                 return event
 
+    async def gossip_listen(self, topic):
+        """From now on note what comes; to be asked for with the commands of `Heard`."""
+        self.heard = Heard()
+        self.pumps.append(asyncio.ensure_future(self._listen(self.topics[topic])))
+
+    async def _listen(self, topic):
+        while True:
+            kind, data = await topic.recv()
+            self.heard.note(bytes(data) if data and "received" in str(kind).lower() else None, str(kind))
+
+    async def gossip_say(self, topic, first, count, size, pause=0.0):
+        return await say(self.topics[topic].broadcast, first, count, size, pause)
+
+    async def gossip_heard(self, first, count, times=False):
+        return self.heard.of(first, count, times=times)
+
     async def doc_drain(self, doc):
         """Throw away the events that wait."""
         while not self.events[doc].empty():
@@ -286,6 +304,40 @@ class Aster:
             event = await self.doc_event(doc)
             if kind.lower() in event["kind"].lower():
                 return event
+
+
+class Heard:
+    """When each message of `say` came for the first time, by its number; how many were copies, and other events."""
+
+    def __init__(self):
+        self.times, self.copies, self.others = {}, 0, {}
+
+    def note(self, data, kind):
+        if data is None:
+            self.others[kind] = self.others.get(kind, 0) + 1
+        else:
+            number = int.from_bytes(data[:NUMBER], "big")
+            self.copies += number in self.times
+            self.times.setdefault(number, time.time())
+
+    def of(self, first, count, times):
+        """Of the messages from ``first`` on how many came, when the last did, copies of any; or when each came."""
+        here = [self.times.get(number) for number in range(first, first + count)]
+        if times:
+            return here
+        came = [at for at in here if at is not None]
+        return {"count": len(came), "last": max(came, default=0), "copies": self.copies, "others": self.others}
+
+
+async def say(broadcast, first, count, size, pause):
+    """Broadcast ``count`` numbered messages of ``size`` bytes, ``pause`` seconds apart; when each was given away."""
+    times = []
+    for number in range(first, first + count):
+        times.append(time.time())
+        await broadcast(number.to_bytes(NUMBER, "big").ljust(size, b"."))
+        if pause:
+            await asyncio.sleep(pause)
+    return times
 
 
 def copy_at_once(builder, value):
