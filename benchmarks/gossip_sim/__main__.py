@@ -26,6 +26,7 @@ def main() -> None:
     cores = os.cpu_count() or 1
     run = partial(
         run_seed,
+        seeds=arguments.seeds,
         nodes=arguments.nodes,
         cycles=arguments.cycles,
         at_once=max(1, cores // arguments.seeds),

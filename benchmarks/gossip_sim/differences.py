@@ -65,9 +65,7 @@ def main() -> None:
         lines.append(line)
 
     found = in_forks(_triangles, [(seed,) for seed in range(1, 9)], at_once)
-    say(
-        "Triangles of neighbours, 8 seeds of 1,000 nodes: a random graph of degree 5 has 10.7, deviation 3.3"
-    )
+    say("Triangles of neighbours, 8 seeds of 1,000 nodes: a random graph of degree 5 has 10.7, deviation 3.3")
     say(f"  mean {fmean(found):.1f}, deviation {stdev(found):.1f}: {', '.join(map(str, sorted(found)))}")
     network = hyparview.grow(1, arguments.nodes, 2)
     say(f"\nOne sender, {arguments.nodes:,} nodes: RMR of the first three cycles, LDH of the fifth")

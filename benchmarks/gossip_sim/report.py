@@ -28,6 +28,7 @@ def tables(seeds: Sequence[Figures], nodes: int) -> str:
         ("Table 1: maximum hops to delivery", [float(each.shape.max_hops) for each in seeds], 9.0),
     ):
         say(_row(name, f"{fmean(values):.5f}", _deviation(values), _beside(fmean(values), published) if paper else "-"))
+    say(_row("the mean of the longest ways", f"{fmean(each.shape.mean_hops for each in seeds):.2f}"))
     exact = [each.shape.in_degrees.get(5, 0) / nodes for each in seeds]
     say(_row("Fig. 5: nodes with in-degree 5", f"{fmean(exact):.2%}", _deviation(exact, "%"), "nearly all"))
     say("")
@@ -80,25 +81,30 @@ def tables(seeds: Sequence[Figures], nodes: int) -> str:
     for share in FIRST_FAILURES:
         say(_row(f"{share:.0%}", f"{fmean(each.first[share] for each in seeds):.1%}", papers.FIRST[share][0]))
     say("")
-    say(f"Topics that keep a log: messages to every node that stays connected, {nodes:,} nodes, {len(seeds)} seeds")
+    say(f"Topics that keep a log: messages to every node that stays connected, {nodes:,} nodes, one seed each")
     say("(there when it was sent, alive at the end, and joined then to most of the swarm by active views)")
     titles = ("pairs", "delivered", "out of logs", "last: p50", "p90", "p99", "max")
     say(_row("", *titles))
+    outcomes = {name: outcome for each in seeds for name, outcome in each.outcomes.items()}
     for name in SCENARIOS:
-        outcomes = [each.outcomes[name] for each in seeds]
-        pairs, by_log = sum(each.pairs for each in outcomes), sum(each.by_log for each in outcomes)
-        missed, last = sum(each.missed for each in outcomes), sorted(each for one in outcomes for each in one.last)
-        times = [f"{last[min(int(share * len(last)), len(last) - 1)]:.1f} s" for share in (0.5, 0.9, 0.99, 1)]
-        say(_row(name, f"{pairs:,}", _all_or(1 - missed / pairs), f"{by_log / pairs:.2%}", *times))
-    apart = sum(each.apart for seed in seeds for each in seed.outcomes.values())
-    died = sum(each.died for seed in seeds for each in seed.outcomes.values())
-    say(f"nodes that were alive at the end and not joined: {apart}; messages that died with their senders: {died}")
-    say("last: seconds from sending a message to its last delivery. " + "; ".join(map(": ".join, _words())))
+        one = outcomes[name]
+        times = [f"{_at(one.last, share):.1f} s" for share in (0.5, 0.9, 0.99, 1)]
+        delivered, by_log = _all_or(1 - one.missed / one.pairs), f"{one.by_log / one.pairs:.2%}"
+        say(_row(name, f"{one.pairs:,}", delivered, by_log, *times))
+    apart = {name: one.apart for name, one in outcomes.items() if one.apart}
+    died = sum(each.died for each in outcomes.values())
+    say(f"nodes that were alive at the end and not joined: {apart or 0}; messages that died with their senders: {died}")
+    say("last: seconds from sending a message to its last delivery")
+    for name, (_, words) in SCENARIOS.items():
+        say(f"{name:<36}{words}")
+    if paper:
+        say("")
+        say(papers.WHY)
     return "\n".join(lines)
 
 
-def _words() -> list[tuple[str, str]]:
-    return [(name, words) for name, (_, words) in SCENARIOS.items()]
+def _at(values: list[float], share: float) -> float:
+    return values[min(int(share * len(values)), len(values) - 1)]
 
 
 def _all_or(share: float) -> str:
