@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from ..transport.endpoint import ANY
 from .command import Context, run
 from .output import Output
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "whole"]
 
 app = typer.Typer(
     name="tidings",
@@ -188,13 +189,21 @@ def demo(
     run(lambda: demonstrate(context.obj.output, files))
 
 
-def main() -> None:
-    """The entry point of the installed command."""
+@cache
+def whole() -> typer.Typer:
+    """The commands with their groups, which take a while to import."""
+    from .blob_commands import app as blob_app
     from .doc_commands import app as doc_app
 
     app.add_typer(doc_app, name="doc")
+    app.add_typer(blob_app, name="blob")
+    return app
+
+
+def main() -> None:
+    """The entry point of the installed command."""
     try:
-        app()
+        whole()()
     except TidingsError as error:
         sys.stderr.write(f"tidings: {error}\n")
         sys.exit(1)
