@@ -16,10 +16,10 @@ EVENTS = "started", "left", "vanished", "came back", "came new", "could not join
 
 def show(outcome: Outcome, console: Console) -> None:
     ledger, did = outcome.ledger, outcome.did
-    table = Table("after the warm-up", "second quarter", "last quarter", "at most", title_justify="left")
+    table = Table("median of each quarter, after the warm-up", "first", "second", "third", "last", "at most")
     for each in outcome.grown():
-        mark = "[red]" if each.grew else ""
-        table.add_row(each.name, f"{each.second:,.0f}", f"{mark}{each.last:,.0f}", f"{each.allowed:,.0f}")
+        *before, last = (f"{value:,.0f}" for value in each.quarters)
+        table.add_row(each.name, *before, f"[red]{last}" if each.grew else last, f"{each.allowed:,.0f}")
     console.print(table)
     numbers = sorted(outcome.kinds)
     more = outcome.kinds[numbers[-1]] - outcome.kinds[numbers[len(numbers) // 4]]
