@@ -44,5 +44,5 @@ def test_what_grows_steadily_is_found_and_a_peak_is_not():
     for each in flat[30:34]:
         each["tasks"] = 5000.0
     assert not any(each.grew for each in growth(flat))
-    leaking = [dict.fromkeys(LIMITS, 1000.0 + 20 * number) for number in range(40)]
+    leaking = [dict.fromkeys(LIMITS, 1000.0 + 50 * number) for number in range(40)]
     assert all(each.grew for each in growth(leaking))
