@@ -25,7 +25,10 @@ PATIENCE = 5.0  # seconds without anything new after which the rest of a burst i
 
 async def gossip(report):
     for size in SIZES:
-        rounds = {name: [await one_round(*of, size) for _ in range(ROUNDS)] for name, of in RUNS.items()}
+        rounds = {name: [] for name in RUNS}
+        for _ in range(ROUNDS):  # by turns, so that what else the machine does slows all of them
+            for name, of in RUNS.items():
+                rounds[name].append(await one_round(*of, size))
         for title, key, unit, digits in FIGURES:
             here = {name: [found[key] for found in each] for name, each in rounds.items()}
             report.row(f"gossip, {size} nodes: {title}", unit, here["ours"], here["rust"], digits)
