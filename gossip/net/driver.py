@@ -245,11 +245,12 @@ class Driver:
         joined = self._topics.get(topic)
         if joined is None:
             return True
-        if any(subscription.blocks for subscription in joined.subscriptions):
+        if joined.checker.crowded or any(subscription.blocks for subscription in joined.subscriptions):
             return self._admits_with_room(joined, peer)
         return joined.door.admits(peer)
 
     async def _admits_with_room(self, joined: JoinedTopic, peer: bytes) -> bool:
+        await joined.checker.room()
         for subscription in list(joined.subscriptions):
             await subscription.room()
         verdict = joined.door.admits(peer)

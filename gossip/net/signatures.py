@@ -22,12 +22,13 @@ CHECKED_AT_ONCE = 256
 class Checker:
     """Of one topic. ``checked`` gets each batch, with None for a message that is forged."""
 
-    __slots__ = ("_checked", "_task", "_topic", "_waiting")
+    __slots__ = ("_checked", "_room", "_task", "_topic", "_waiting")
 
     def __init__(self, topic: bytes, checked: Callable[[list[tuple[Deliver, Envelope | None]]], None]) -> None:
         self._topic = topic
         self._checked = checked
         self._waiting: deque[Deliver] = deque()
+        self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def push(self, message: Deliver) -> None:
@@ -36,6 +37,17 @@ class Checker:
             self._waiting.append(message)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"gossip signatures {self._topic[:5].hex()}")
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the peers' messages are to wait for `room`."""
+        return len(self._waiting) > MAX_UNCHECKED // 2
+
+    async def room(self) -> None:
+        """Return when less waits."""
+        while self.crowded:
+            self._room.clear()
+            await self._room.wait()
 
     def close(self) -> list[asyncio.Task[None]]:
         """The task that is being ended."""
@@ -48,9 +60,12 @@ class Checker:
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), CHECKED_AT_ONCE))]
+                self._room.set()
                 opened = await asyncio.to_thread(open_all, [each.content for each in batch], self._topic)
                 self._checked(list(zip(batch, opened, strict=True)))
         finally:
+            self._waiting.clear()
+            self._room.set()
             self._task = None
 
 

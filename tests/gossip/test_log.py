@@ -176,3 +176,21 @@ async def test_a_reader_that_blocks_slows_the_others_down_and_loses_nothing():
         assert contents == list(range(200)) and second.lost == 0
         with pytest.raises(UsageError, match="when_full"):
             await made[0].gossip.subscribe("slow", when_full="wait")
+
+
+async def test_a_burst_of_signed_messages_waits_for_its_check_and_loses_nothing(monkeypatch):
+    monkeypatch.setattr("tidings.gossip.net.signatures.MAX_UNCHECKED", 64)
+    monkeypatch.setattr("tidings.gossip.net.signatures.CHECKED_AT_ONCE", 8)
+    async with members(2) as made:
+        first = await made[0].gossip.subscribe("burst")
+        second = await made[1].gossip.subscribe("burst", [made[0].addr], capacity=4096)
+        await second.joined(10)
+        for number in range(1000):
+            await first.broadcast(b"%d" % number, signed=True)
+        numbers = []
+        async with asyncio.timeout(30):
+            while len(numbers) < 1000:
+                each = await anext(second)
+                if isinstance(each, Received):
+                    numbers.append(each.number)
+        assert numbers == list(range(1, 1001))
