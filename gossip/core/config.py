@@ -25,12 +25,13 @@ class MembershipConfig:
     request_timeout: float = 0.5  # a Neighbor without an answer; then the next candidate is asked
     max_refusals: int = 3  # candidates that refuse before asking is paced: in a full swarm nearly all of them do
     refill_pause: float = 1.0  # the first pause; doubles up to the shuffle interval
+    insist_after: int = 16  # pauses, a quarter of an hour; then one is asked with high priority. Doubles each time
     handshake_memory: float = 5.0  # a Neighbor that comes this late is still the answer: above any round trip
     join_retry: float = 0.5  # first wait for an answer to Join; doubles ...
     join_retry_max: float = 30.0  # ... up to this, so that a dead bootstrap costs little
-    join_attempts: int = 6  # about 15 s; then given up, unless the node has no neighbour at all
+    join_attempts: int = 6  # about 15 s; then a node that has a neighbour by another way asks more and more rarely
     revive_after: float = 10.0  # from losing a neighbour to asking it again, which is how two halves find together; ...
-    revive_attempts: int = 8  # ... doubling: given up after 40 minutes
+    ask_again_max: float = 1800.0  # ... doubling up to this, as Join does: who is away for long costs little
     max_lost: int = 32  # lost neighbours that are asked again
     max_contacts: int = 64  # bootstrap peers remembered for joining again
 

@@ -5,16 +5,19 @@ that replace lost neighbours and are refreshed by shuffles along random walks.
 
 Invariants: a node is never in its own views; active and passive are disjoint and within their capacities; a peer that
 is asked to be a neighbour (*pending*) holds a slot until it answers, refuses, is lost, or its time is up; addresses
-are kept only for peers in a view or pending.
+are kept only for peers in a view, pending, or lost.
 
 Where this differs from iroh's 0.101, on the same wire:
 
 - The Neighbor with which a joiner answers ours is *expected* for a while, not for ever: iroh keeps such peers pending,
-  and so stops looking for neighbours too early. One that crosses our Disconnect is recognised.
+  and so stops looking for neighbours too early.
+- Who was just refused or evicted evicts nobody: answers that cross a Disconnect would else end a neighbour each, whose
+  own answers cross the next Disconnect, and where messages are slow or come twice a swarm would never be at rest.
 - All free slots are asked for at once. Who refuses is not asked again before the next shuffle, and after a few
   refusals asking is paced: a swarm whose views are full would else be busy with refusing.
 - Join is repeated until it is answered, and a node that lost everybody joins its contacts again.
 - A neighbour whose connection broke is asked again, so that the halves of a healed partition find together.
+  Neither is given up: who has neighbours meanwhile asks more and more rarely, down to twice an hour.
 - A hop count from the wire is cut to our own walk lengths: nobody can make a message walk for ever.
 
 Views are dicts, whose order is that of insertion: a run with the same seed and messages is the same run.
@@ -44,7 +47,7 @@ from .timers import Timers
 __all__ = ["HyParView"]
 
 MAX_DATA = 1024  # bytes of PeerData that we keep of one peer: a relay and dozens of addresses
-RECALLED_CONTACTS = 8  # of an earlier run, that are asked again for as long as we are alone
+KEPT_CONTACTS = 8  # of an earlier run, or that failed us, and are asked again for as long as we are alone
 MAX_PENDING = 30  # peers asked at once: a liar who forwards invented joins makes us dial no more than these
 MAX_EXPECTED = 128  # answers awaited before old ones are swept out
 TELL_INTERVAL = 1.0  # seconds: what was on its way before our Disconnect needs no second one
@@ -57,12 +60,13 @@ class _Contact:
 
     asking: bool = False
     attempts: int = 0
+    settled: bool = False
+    """It answered: asked again only by a node that is alone."""
 
 
 class HyParView:
     __slots__ = (
         "_asked",
-        "_broken_off",
         "_config",
         "_contacts",
         "_declined",
@@ -71,11 +75,15 @@ class HyParView:
         "_lost",
         "_me",
         "_out",
+        "_parted",
+        "_patience",
         "_pause",
+        "_pauses",
         "_pausing",
         "_peer_data",
         "_pending",
         "_refusals",
+        "_refuser",
         "_rng",
         "_shuffling",
         "_timers",
@@ -98,12 +106,15 @@ class HyParView:
         self._pending: dict[bytes, int] = {}  # -> number of the request, so that an old timer does not end a new one
         self._asked = 0
         self._expected: dict[bytes, float] = {}  # -> until when a Neighbor from it is an answer
-        self._broken_off: dict[bytes, float] = {}  # evicted while an answer was on its way -> how long to expect that
+        self._parted: dict[bytes, float] = {}  # refused or evicted -> until when its next Neighbor evicts nobody
         self._told: dict[bytes, float] = {}  # not a neighbour, and was told so -> until when it is not told again
         self._declined: dict[bytes, None] = {}
         self._refusals = 0  # in a row
+        self._refuser: bytes | None = None  # the last
         self._pause = config.refill_pause
         self._pausing = False
+        self._pauses = 0  # without a change of the active view
+        self._patience = config.insist_after
         self._contacts: dict[bytes, _Contact] = {}
         self._lost: dict[bytes, int] = {}  # neighbours whose connection broke -> how often they were asked since
         self._kept_slots: dict[bytes, int] = {}  # free slots that are promised -> number of the promise
@@ -127,8 +138,7 @@ class HyParView:
         for peer, data in peers:
             if self._add_passive(peer):
                 self._learn(peer, data)
-                if len(self._contacts) < RECALLED_CONTACTS:
-                    self._contacts.setdefault(peer, _Contact())
+                self._keep_contact(peer)
         self._refill(now)
 
     def join(self, peer: bytes, now: float) -> None:
@@ -138,7 +148,7 @@ class HyParView:
         self._contacts.pop(peer, None)
         while len(self._contacts) >= self._config.max_contacts:
             del self._contacts[next(iter(self._contacts))]
-        contact = self._contacts[peer] = _Contact(asking=True)  # a new one: an earlier timer finds it is not its own
+        contact = self._contacts[peer] = _Contact()  # a new one: an earlier timer finds it is not its own
         self._ask(now, peer, contact)
 
     def leave(self) -> None:
@@ -156,7 +166,7 @@ class HyParView:
             self.passive,
             self._pending,
             self._expected,
-            self._broken_off,
+            self._parted,
             self._declined,
             self._contacts,
             self._lost,
@@ -176,7 +186,7 @@ class HyParView:
             case Neighbor(priority, data):
                 self._on_neighbor(peer, priority, data, now)
             case Shuffle():
-                self._on_shuffle(peer, message)
+                self._on_shuffle(peer, message, now)
             case ShuffleReply(nodes):
                 self._note(nodes)
                 self._refill(now)
@@ -186,9 +196,7 @@ class HyParView:
     def heard_from(self, peer: bytes, now: float) -> None:
         """``peer`` treats us as a neighbour. Where it is not one of ours it is told so, and both views agree again."""
         if not self.wants(peer) and self._told.get(peer, 0.0) <= now:
-            if len(self._told) >= MAX_EXPECTED:
-                self._told = {other: until for other, until in self._told.items() if until > now}
-            self._told[peer] = now + TELL_INTERVAL
+            _remember(self._told, peer, now + TELL_INTERVAL, now)
             self._out.append(Send(peer, Disconnect(alive=True)))
 
     def peer_disconnected(self, peer: bytes, alive: bool, now: float) -> None:
@@ -197,24 +205,24 @@ class HyParView:
         ``alive``: the connection ended in good order, so the peer may be asked again.
         """
         self._expected.pop(peer, None)
-        self._broken_off.pop(peer, None)
+        self._parted.pop(peer, None)
         was_pending = self._pending.pop(peer, None) is not None
         was_active = self._drop_active(peer)
         if alive and was_active:
             self._add_passive(peer)
         elif was_pending or not alive:
-            if was_active and len(self._lost) < self._config.max_lost:
-                self._lost[peer] = 0
-                self._revive_later(peer, now)
+            if was_active:
+                self._patience = self._config.insist_after
+                self._add_lost(peer, now)
             self.passive.pop(peer, None)
             self._forget(peer)
-            if was_active and not self.active and not self.passive:
-                self._contacts.setdefault(peer, _Contact())  # the last one we knew is worth asking again
+            if was_active:
+                self._keep_contact(peer)
         if was_active or was_pending:
             self._refill(now, but=peer)
 
     def _on_join(self, peer: bytes, data: bytes | None, now: float) -> None:
-        self._broken_off.pop(peer, None)
+        self._parted.pop(peer, None)
         others = [other for other in self.active if other != peer]
         self._learn(peer, data)
         self._add_active(peer, now)
@@ -250,18 +258,14 @@ class HyParView:
                 self._out.append(Send(target, ForwardJoin(message.peer, ttl - 1)))
 
     def _on_neighbor(self, peer: bytes, priority: Priority, data: bytes | None, now: float) -> None:
-        if self._broken_off.pop(peer, 0.0) > now and priority is Priority.HIGH:
-            # An answer that crossed our Disconnect. Taken for a request of high priority it would evict a neighbour,
-            # whose own answer crosses the next Disconnect, and so on as long as nodes keep joining. Of low priority it
-            # evicts nobody, and may well be a request, whose sender would take our own next one for the answer.
-            return
+        parted = self._parted.pop(peer, 0.0) > now
+        if parted and self.active:
+            priority = Priority.LOW
         expected = self._expected.pop(peer, 0.0) > now
         # Nothing is expected of a stranger: its answer that comes too late is answered like a request, or else a
         # request of its own, taken for that answer, would leave us its neighbour and it not ours.
         answer = self._pending.pop(peer, None) is not None or (expected and peer in self.active)
-        contact = self._contacts.get(peer)
-        if contact is not None:
-            contact.asking = False
+        self._settle(peer)
         self._learn(peer, data)
         if peer in self.active:
             if not answer:
@@ -273,11 +277,10 @@ class HyParView:
             if not answer:
                 self._out.append(Send(peer, Neighbor(priority, self.data)))
         else:
-            self._part(peer, alive=True)
-            self._add_passive(peer)
+            self._turn_away(peer, now, again=parted)
             self._forget(peer)
 
-    def _on_shuffle(self, sender: bytes, message: Shuffle) -> None:
+    def _on_shuffle(self, sender: bytes, message: Shuffle, now: float) -> None:
         if message.origin == self._me:
             return
         ttl = min(message.ttl, self._config.shuffle_walk)
@@ -290,19 +293,21 @@ class HyParView:
         sample = self._sample(min(len(message.nodes), most), but=message.origin)
         self._note(message.nodes)
         self._out.append(Send(message.origin, ShuffleReply(self._infos(sample))))
+        self._refill(now)
 
     def _on_disconnect(self, peer: bytes, alive: bool, now: float) -> None:
         self._expected.pop(peer, None)
-        self._broken_off.pop(peer, None)
         was_pending = self._pending.pop(peer, None) is not None
         was_active = self._drop_active(peer)
         if not alive:
             self.passive.pop(peer, None)
+            self._lost.pop(peer, None)
         elif was_active or was_pending:
             self._add_passive(peer)
             if was_pending:
                 self._declined[peer] = None
                 self._refusals += 1
+                self._refuser = peer
         self._forget(peer)
         if was_active or was_pending:
             self._refill(now, but=peer)
@@ -311,28 +316,45 @@ class HyParView:
 
     def _ask(self, now: float, peer: bytes, contact: _Contact) -> None:
         """Send Join, and look again later. Also the timer's action."""
-        if not contact.asking or self._contacts.get(peer) is not contact:
+        if contact.settled or self._contacts.get(peer) is not contact:
             return
         config = self._config
-        if peer in self.active or (self.active and contact.attempts >= config.join_attempts):
-            contact.asking = False
-            return
-        wait = min(config.join_retry * 2 ** min(contact.attempts, 16), config.join_retry_max)
+        contact.asking = not self.active or contact.attempts < config.join_attempts
+        longest = config.join_retry_max if contact.asking else config.ask_again_max
+        wait = min(config.join_retry * 2 ** min(contact.attempts, 16), longest)
         contact.attempts += 1
-        self._broken_off.pop(peer, None)
+        self._parted.pop(peer, None)
         self._out.append(Send(peer, Join(self.data)))
         self._timers.arm(now + wait * self._rng.uniform(0.8, 1.2), self._ask, peer, contact)
 
     def _rejoin(self, now: float) -> None:
         """Nobody is left: begin again with every contact."""
-        for peer, contact in self._contacts.items():
-            if not contact.asking:
-                contact.asking, contact.attempts = True, 0
-                self._timers.arm(now + self._config.join_retry * self._rng.random(), self._ask, peer, contact)
+        for peer in [peer for peer, contact in self._contacts.items() if not contact.asking]:
+            contact = self._contacts[peer] = _Contact(asking=True)
+            self._timers.arm(now + self._config.join_retry * self._rng.random(), self._ask, peer, contact)
+
+    def _keep_contact(self, peer: bytes) -> None:
+        """While we are alone it may be we that cannot be heard: some of those who fail are asked again."""
+        if not self.active and len(self._contacts) < KEPT_CONTACTS:
+            self._contacts.setdefault(peer, _Contact(settled=True))
+
+    def _settle(self, peer: bytes) -> None:
+        contact = self._contacts.get(peer)
+        if contact is not None:
+            contact.asking, contact.settled = False, True
+
+    def _add_lost(self, peer: bytes, now: float) -> None:
+        """Have it asked again; the one that was asked most often makes room."""
+        if len(self._lost) >= self._config.max_lost:
+            hopeless = max(self._lost, key=self._lost.__getitem__)
+            del self._lost[hopeless]
+            self._forget(hopeless)
+        self._lost[peer] = 0
+        self._revive_later(peer, now)
 
     def _revive_later(self, peer: bytes, now: float) -> None:
         attempts = self._lost[peer]
-        wait = self._config.revive_after * 2**attempts
+        wait = min(self._config.revive_after * 2 ** min(attempts, 16), self._config.ask_again_max)
         self._timers.arm(now + wait * self._rng.uniform(0.8, 1.2), self._revive, peer, attempts)
 
     def _revive(self, now: float, peer: bytes, attempts: int) -> None:
@@ -341,10 +363,6 @@ class HyParView:
         High priority is never refused. By low priority only passive views would mix, and both halves stay full.
         """
         if self._lost.get(peer) != attempts:
-            return
-        if attempts >= self._config.revive_attempts:
-            del self._lost[peer]
-            self._forget(peer)
             return
         self._lost[peer] += 1
         if peer not in self._pending:
@@ -359,12 +377,8 @@ class HyParView:
         if len(self.active) >= self._config.active_capacity:
             evicted = self._pick(list(self.active))
             assert evicted is not None
-            expected = self._expected.get(evicted, 0.0)
             self._drop_active(evicted)
-            if expected > now:
-                self._broken_off[evicted] = expected
-            self._part(evicted, alive=True)
-            self._add_passive(evicted)
+            self._turn_away(evicted, now)
         self.passive.pop(peer, None)
         self._declined.pop(peer, None)
         self._pending.pop(peer, None)
@@ -372,9 +386,7 @@ class HyParView:
         self._kept_slots.pop(peer, None)
         self.active[peer] = None
         self._begin_refill()
-        contact = self._contacts.get(peer)
-        if contact is not None:
-            contact.asking = False
+        self._settle(peer)
         self._out.append(Up(peer))
         if not self._shuffling:
             self._shuffling = True
@@ -389,8 +401,15 @@ class HyParView:
         self._out.append(Down(peer))
         return True
 
+    def _turn_away(self, peer: bytes, now: float, *, again: bool = False) -> None:
+        """Refuse or evict ``peer``. ``again``: it was not heard just for that, so the next time it is."""
+        self._part(peer, alive=True)
+        self._add_passive(peer)
+        if not again:
+            _remember(self._parted, peer, now + self._config.handshake_memory, now)
+
     def _part(self, peer: bytes, *, alive: bool) -> None:
-        """Refuse or evict ``peer``, with enough candidates that it is not stranded."""
+        """Take leave of ``peer``, with enough candidates that it is not stranded."""
         sample = self._sample(self._config.shuffle_active + self._config.shuffle_passive, but=peer)
         self._out.append(Send(peer, ShuffleReply(self._infos(sample))))
         self._out.append(Send(peer, Disconnect(alive)))
@@ -398,28 +417,26 @@ class HyParView:
     def _request(self, peer: bytes, priority: Priority, now: float) -> None:
         self._asked += 1
         self._pending[peer] = self._asked
-        self._broken_off.pop(peer, None)
+        self._parted.pop(peer, None)
         self._expect(peer, now)
         self._out.append(Send(peer, Neighbor(priority, self.data)))
         self._timers.arm(now + self._config.request_timeout, self._request_expired, peer, self._asked)
 
     def _expect(self, peer: bytes, now: float) -> None:
         """Read the next Neighbor from ``peer`` as an answer, if it comes in time."""
-        if len(self._expected) >= MAX_EXPECTED:
-            self._expected = {peer: until for peer, until in self._expected.items() if until > now}
-            self._broken_off = {peer: until for peer, until in self._broken_off.items() if until > now}
-        self._expected[peer] = now + self._config.handshake_memory
+        _remember(self._expected, peer, now + self._config.handshake_memory, now)
 
     def _request_expired(self, now: float, peer: bytes, asked: int) -> None:
         if self._pending.get(peer) == asked:
             del self._pending[peer]
             self.passive.pop(peer, None)
             self._forget(peer)
+            self._keep_contact(peer)
             self._refill(now)
 
     def _refill(self, now: float, but: bytes | None = None) -> None:
         """Ask a candidate for every slot that is neither filled nor asked for."""
-        free = self._config.active_capacity - len(self.active) - len(self._pending) - len(self._kept_slots)
+        free = self._free_slots
         if free <= 0 and self.active:
             return
         candidates = [
@@ -440,16 +457,34 @@ class HyParView:
         if not self.active and not self._pending:
             self._rejoin(now)
 
+    @property
+    def _free_slots(self) -> int:
+        """Neither filled, nor asked for, nor promised."""
+        return self._config.active_capacity - len(self.active) - len(self._pending) - len(self._kept_slots)
+
     def _begin_refill(self) -> None:
         """The active view changed: candidates are asked at once again."""
-        self._refusals = 0
+        self._refusals = self._pauses = 0
         self._pause = self._config.refill_pause
 
     def _end_pause(self, now: float) -> None:
         self._pausing = False
         self._refusals = min(self._refusals, self._config.max_refusals - 1)
         self._pause = min(2 * self._pause, self._config.shuffle_interval)
+        self._pauses += 1
+        if self._pauses >= self._patience:
+            self._insist(now)
         self._refill(now)
+
+    def _insist(self, now: float) -> None:
+        """All who refuse may be a swarm without us, whose views are full: only High priority joins it to ours.
+
+        Where they are our own swarm, somebody else is short of a neighbour afterwards: so the next time is far off.
+        """
+        peer = self._refuser
+        if peer in self.passive and peer not in self._pending and self._free_slots > 0:
+            self._pauses, self._patience = 0, 2 * self._patience
+            self._request(peer, Priority.HIGH, now)
 
     # Trading neighbours
 
@@ -553,3 +588,12 @@ class HyParView:
                 budget -= len(data)
             infos.append(PeerInfo(peer, data if budget >= 0 else None))
         return tuple(infos)
+
+
+def _remember(table: dict[bytes, float], peer: bytes, until: float, now: float) -> None:
+    """Until when something holds of ``peer``; what is over, and the oldest, make room."""
+    table.pop(peer, None)
+    if len(table) >= MAX_EXPECTED:
+        for other in [other for other, end in table.items() if end <= now] or [next(iter(table))]:
+            del table[other]
+    table[peer] = until

@@ -2,9 +2,10 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidings.gossip.core.config import MembershipConfig
+from tidings.gossip.core.config import MembershipConfig, TopicConfig
 from tidings.gossip.core.hyparview import HyParView
 from tidings.gossip.core.messages import (
     Disconnect,
@@ -20,7 +21,8 @@ from tidings.gossip.core.messages import (
 from tidings.gossip.core.outputs import Down, Learned, Output, Send, Up
 from tidings.gossip.core.timers import Timers
 
-from benchmarks.gossip_sim.network import node_id
+from benchmarks.gossip_sim.links import Link, uniform
+from benchmarks.gossip_sim.network import Network, node_id
 
 ME = node_id(0)
 HIGH, LOW = Priority.HIGH, Priority.LOW
@@ -84,11 +86,20 @@ def test_what_is_remembered_of_an_answered_join_ends() -> None:
     assert node.hear(1, Neighbor(HIGH, None)) == [Send(node_id(1), Neighbor(HIGH, b""))]
 
 
-def test_an_answer_that_crosses_an_eviction_is_dropped() -> None:
+def test_an_answer_that_crosses_an_eviction_evicts_nobody() -> None:
     node = Node(MembershipConfig(active_capacity=1))
     node.hear(1, Join(None))
     assert Down(node_id(1)) in node.hear(2, Join(None))
-    assert node.hear(1, Neighbor(HIGH, None)) == []
+    for evicts in (False, True):  # the second time it is a request for sure
+        assert (Down(node_id(2)) in node.hear(1, Neighbor(HIGH, None))) is evicts
+        assert len(node.view.active) == 1
+
+
+def test_who_was_refused_a_while_ago_evicts_again() -> None:
+    node = Node(MembershipConfig(active_capacity=1)).with_neighbors(1)
+    node.hear(2, Neighbor(LOW, None))
+    node.wait(6)
+    node.hear(2, Neighbor(HIGH, None))
     assert list(node.view.active) == [node_id(2)]
 
 
@@ -217,13 +228,91 @@ def test_leaving_says_so_to_everybody_who_knows_us() -> None:
     assert node.wait(100) == []
 
 
-def test_join_is_given_up_only_by_a_node_with_neighbors() -> None:
+def test_join_is_repeated_more_rarely_by_a_node_with_neighbors() -> None:
+    def joins(node: Node, hours: float) -> int:
+        return sum(Send(node_id(5), Join(b"")) in node.wait(1) for _ in range(int(hours * 3600)))
+
     lonely, settled = Node(), Node().with_neighbors(1)
     for node in (lonely, settled):
         node.view.join(node_id(5), 0.0)
         node.said()
-        joins = sum(Send(node_id(5), Join(b"")) in node.wait(1) for _ in range(300))
-        assert joins == 5 if node is settled else joins > 10
+    assert joins(lonely, 1) > 100 and joins(settled, 1) < 15
+    assert joins(lonely, 10) > 1000 and 15 < joins(settled, 10) < 25
+    settled.hear(5, Neighbor(HIGH, None))
+    assert joins(settled, 2) == 0
+
+
+def test_a_lost_neighbor_is_asked_again_for_ever_but_not_one_that_left() -> None:
+    for left in (False, True):
+        node = Node().with_neighbors(1, 2)
+        node.view.peer_disconnected(node_id(2), alive=False, now=node.now)
+        if left:
+            node.hear(2, Disconnect(alive=False))
+        node.wait(0)
+        request = Send(node_id(2), Neighbor(HIGH, b""))
+        times = [second for second in range(8 * 3600) if request in node.wait(1)]
+        assert len(times) == 0 if left else 15 < len(times) < 25 and times[0] < 15 and times[-1] > 7 * 3600
+
+
+def test_the_longest_lost_make_room() -> None:
+    node = Node(MembershipConfig(max_lost=3)).with_neighbors(1)
+    for number in range(10, 20):
+        node.hear(number, Neighbor(HIGH, b"there"))
+        node.view.peer_disconnected(node_id(number), alive=False, now=node.now)
+        node.wait(100)
+    assert len(node.view._lost) == 3 and node_id(19) in node.view._lost and node_id(10) not in node.view._lost
+
+
+def test_a_lonely_node_asks_whom_a_shuffle_names() -> None:
+    node = Node()
+    said = node.hear(1, Shuffle(node_id(9), (PeerInfo(node_id(9)),), 0))
+    assert Send(node_id(9), Neighbor(HIGH, b"")) in said
+
+
+def test_a_lonely_node_asks_again_who_was_silent() -> None:
+    node = Node()
+    node.hear(1, ShuffleReply((PeerInfo(node_id(9)),)))
+    assert node.view.passive == {node_id(9): None}
+    assert Send(node_id(9), Join(b"")) in [output for _ in range(20) for output in node.wait(0.1)]
+
+
+def test_who_is_refused_by_everybody_for_long_insists() -> None:
+    """They may be a swarm of their own, whose views are full: it would never join ours."""
+    node = Node().with_neighbors(1)
+    node.hear(1, ShuffleReply(tuple(PeerInfo(node_id(number)) for number in range(10, 20))))
+    insisted = []
+    for second in range(4 * 3600):
+        for output in node.wait(1):
+            if isinstance(output, Send) and isinstance(output.message, Neighbor):
+                if output.message.priority is HIGH:
+                    insisted.append(second)
+                node.hear(int.from_bytes(output.peer, "big"), Disconnect(alive=True))
+    first, second, third = insisted[:3]
+    assert len(insisted) < 6 and 600 < first < 1800 < second - first < third - second
+
+
+def test_what_is_remembered_of_strangers_is_bounded() -> None:
+    node = Node().with_neighbors(1, 2, 3, 4, 5)
+    for number in range(1000, 2000):
+        node.view.heard_from(node_id(number), node.now)
+        node.hear(number, Join(None))
+        node.hear(number, Disconnect(alive=True))
+        node.hear(number, Neighbor(LOW, None))
+    for table in (node.view._told, node.view._expected, node.view._parted):
+        assert len(table) <= 128
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_messages_that_are_late_and_come_twice_are_no_storm(seed: int) -> None:
+    link = Link(uniform(0.001, 0.05, seed), jitter=0.3, duplicate=0.3)
+    network = Network(seed, TopicConfig(MembershipConfig(active_capacity=2)), link)
+    first, *others = network.add(*range(8))
+    for other in others:
+        network.join(other, first)
+    network.run(20, most=10_000)
+    network.sent.clear()
+    network.run(10)
+    assert sum(network.sent.values()) < 50
 
 
 ids = st.integers(0, 60).map(node_id)
@@ -263,5 +352,5 @@ def test_views_stay_within_bounds_whatever_peers_say(seed: int, script: list[tup
                     assert peer != ME
         assert up == view.active.keys() and len(up) <= 5 and ME not in up
         assert not view.active.keys() & view.passive.keys() and len(view.passive) <= 30 and ME not in view.passive
-        assert view._peer_data.keys() <= view.active.keys() | view.passive.keys() | view._pending.keys()
+        assert view._peer_data.keys() <= {*view.active, *view.passive, *view._pending, *view._lost}
         assert not view._pending.keys() & view.active.keys()

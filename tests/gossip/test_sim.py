@@ -23,8 +23,9 @@ def test_five_hundred_nodes_do_as_the_papers_say():
 
     assert row("Table 1: payloads, single sender")[0] == "499"
     assert float(row("RMR, single sender")[3]) < 0.05
-    assert float(row("RMR, many senders")[3]) < 0.3
-    assert float(row("LDH, single sender")[3]) <= 9 and float(row("LDH, many senders")[3]) <= 17
+    assert float(row("LDH, single sender")[3]) <= 9
+    for senders in ("many senders", "many, ways of 10 to 50 ms"):
+        assert float(row(f"RMR, {senders}")[3]) < 0.3 and float(row(f"LDH, {senders}")[3]) <= 17
     assert "deliveries missed in all of these: 0" in done.stdout
     assert float(row("Fig. 5: nodes with in-degree 5")[0].rstrip("%")) > 85
     assert float(row("20%")[0].rstrip("%")) > 99
