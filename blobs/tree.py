@@ -7,8 +7,10 @@ environment variable ``TIDINGS_TREE=numpy`` does without the kernel.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
+from types import ModuleType
 from typing import TypeAlias
 
 from .geometry import GROUP_CHUNKS, chunk_count
@@ -33,19 +35,22 @@ _form = _Form()
 def forms() -> tuple[str, ...]:
     """The forms that are there, the fastest first."""
     try:
-        from . import _kernel  # noqa: F401
+        _kernel()
     except ImportError:
         return ("numpy",)
     return ("kernel", "numpy")
 
 
+def _kernel() -> ModuleType:
+    return importlib.import_module("._kernel", __package__)  # by name: tools that read imports do not see a built module
+
+
 def use(form: str) -> None:
     """Compute by ``kernel`` or ``numpy`` from now on."""
     if form == "kernel":
-        from . import _kernel
-
-        _form.subtrees, _form.parents = _kernel.subtrees, _kernel.parents
-        _form.name = f"kernel, {_kernel.use(16)}"
+        kernel = _kernel()
+        _form.subtrees, _form.parents = kernel.subtrees, kernel.parents
+        _form.name = f"kernel, {kernel.use(16)}"
     else:
         _form.subtrees, _form.parents = _numpy_subtrees, _numpy_parents
         _form.name = form
