@@ -42,7 +42,7 @@ def forms() -> tuple[str, ...]:
 
 
 def _kernel() -> ModuleType:
-    return importlib.import_module("._kernel", __package__)  # by name: tools that read imports do not see a built module
+    return importlib.import_module("._kernel", __package__)  # tools that read imports see no built module
 
 
 def use(form: str) -> None:
