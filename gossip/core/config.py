@@ -22,7 +22,8 @@ class MembershipConfig:
     shuffle_active: int = 3  # of each view in one Shuffle
     shuffle_passive: int = 4
     shuffle_interval: float = 60.0
-    request_timeout: float = 0.5  # a Neighbor without an answer; then the next candidate is asked
+    first_shuffle: float = 1.0  # after the first neighbour, where nobody else is known; doubles up to the interval
+    request_timeout: float = 0.5  # a Neighbor without an answer, or four round trips; then the next candidate is asked
     max_refusals: int = 3  # candidates that refuse before asking is paced: in a full swarm nearly all of them do
     refill_pause: float = 1.0  # the first pause; doubles up to the shuffle interval
     insist_after: int = 16  # pauses, a quarter of an hour; then one is asked with high priority. Doubles each time

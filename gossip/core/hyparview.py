@@ -16,6 +16,9 @@ Where this differs from iroh's 0.101, on the same wire:
 - All free slots are asked for at once. Who refuses is not asked again before the next shuffle, and after a few
   refusals asking is paced: a swarm whose views are full would else be busy with refusing.
 - Join is repeated until it is answered, and a node that lost everybody joins its contacts again.
+- A node that has room for neighbours and knows nobody to ask shuffles within a second, not within a minute: in a
+  swarm of three to six, walks often end where they began.
+- An answer to a request is awaited longer where the neighbours that we have are far.
 - A neighbour whose connection broke is asked again, so that the halves of a healed partition find together.
   Neither is given up: who has neighbours meanwhile asks more and more rarely, down to twice an hour.
 - A hop count from the wire is cut to our own walk lengths: nobody can make a message walk for ever.
@@ -51,6 +54,8 @@ KEPT_CONTACTS = 8  # of an earlier run, or that failed us, and are asked again f
 MAX_PENDING = 30  # peers asked at once: a liar who forwards invented joins makes us dial no more than these
 MAX_EXPECTED = 128  # answers awaited before old ones are swept out
 TELL_INTERVAL = 1.0  # seconds: what was on its way before our Disconnect needs no second one
+MAX_ROUND_TRIP = 2.0  # seconds: who answers slowly on purpose makes us wait no longer
+REQUEST_ROUND_TRIPS = 4  # a dial, the request, and its answer, with one to spare
 DATA_BUDGET = 3000  # bytes of PeerData in one Shuffle: with its ids it must fit a frame
 
 
@@ -85,6 +90,8 @@ class HyParView:
         "_refusals",
         "_refuser",
         "_rng",
+        "_round_trips",
+        "_shuffle_wait",
         "_shuffling",
         "_timers",
         "_told",
@@ -119,7 +126,9 @@ class HyParView:
         self._lost: dict[bytes, int] = {}  # neighbours whose connection broke -> how often they were asked since
         self._kept_slots: dict[bytes, int] = {}  # free slots that are promised -> number of the promise
         self._peer_data: dict[bytes, bytes] = {}
+        self._round_trips: dict[bytes, float] = {}  # of neighbours
         self._shuffling = False
+        self._shuffle_wait = config.shuffle_interval
 
     def wants(self, peer: bytes) -> bool:
         """Whether a connection to ``peer`` is of use: a neighbour, or one that we wait for."""
@@ -130,6 +139,11 @@ class HyParView:
     def known(self, most: int) -> list[tuple[bytes, bytes]]:
         """Peers to come back through, neighbours first: the id of each and what is known of its addresses."""
         return [(peer, self._peer_data.get(peer, b"")) for peer in (*self.active, *self.passive)][:most]
+
+    def note_round_trip(self, peer: bytes, seconds: float) -> None:
+        """What was measured of the way to a neighbour: where ways are long, answers are awaited longer."""
+        if peer in self.active:
+            self._round_trips[peer] = min(seconds, MAX_ROUND_TRIP)
 
     # The application's side
 
@@ -172,6 +186,7 @@ class HyParView:
             self._lost,
             self._kept_slots,
             self._peer_data,
+            self._round_trips,
         ):
             table.clear()
 
@@ -390,13 +405,14 @@ class HyParView:
         self._out.append(Up(peer))
         if not self._shuffling:
             self._shuffling = True
-            self._timers.arm(now + self._config.shuffle_interval * self._rng.uniform(0.5, 1.0), self._shuffle)
+            self._timers.arm(now + self._config.first_shuffle * self._rng.uniform(0.5, 1.0), self._first_shuffle)
 
     def _drop_active(self, peer: bytes) -> bool:
         if peer not in self.active:
             return False
         del self.active[peer]
         self._expected.pop(peer, None)
+        self._round_trips.pop(peer, None)
         self._begin_refill()
         self._out.append(Down(peer))
         return True
@@ -420,7 +436,9 @@ class HyParView:
         self._parted.pop(peer, None)
         self._expect(peer, now)
         self._out.append(Send(peer, Neighbor(priority, self.data)))
-        self._timers.arm(now + self._config.request_timeout, self._request_expired, peer, self._asked)
+        farthest = max(self._round_trips.values(), default=0.0)
+        patience = max(self._config.request_timeout, REQUEST_ROUND_TRIPS * farthest)
+        self._timers.arm(now + patience, self._request_expired, peer, self._asked)
 
     def _expect(self, peer: bytes, now: float) -> None:
         """Read the next Neighbor from ``peer`` as an answer, if it comes in time."""
@@ -525,6 +543,15 @@ class HyParView:
 
     # The passive view
 
+    def _first_shuffle(self, now: float) -> None:
+        """After the first neighbour: at once for a node that knows nobody else to ask, and again after longer waits."""
+        hungry = self._free_slots > 0 and not self.passive
+        self._shuffle_wait = self._config.first_shuffle if hungry else self._config.shuffle_interval
+        if hungry:
+            self._shuffle(now)
+        else:
+            self._timers.arm(now + self._shuffle_wait * self._rng.uniform(0.5, 1.0), self._shuffle)
+
     def _shuffle(self, now: float) -> None:
         self._declined.clear()
         target = self._pick(list(self.active))
@@ -536,7 +563,8 @@ class HyParView:
         nodes = (*self._infos(sample), PeerInfo(self._me, self.data))
         self._out.append(Send(target, Shuffle(self._me, nodes, config.shuffle_walk)))
         self._refill(now)
-        self._timers.arm(now + config.shuffle_interval, self._shuffle)
+        self._shuffle_wait = min(2 * self._shuffle_wait, config.shuffle_interval)
+        self._timers.arm(now + self._shuffle_wait, self._shuffle)
 
     def _add_passive(self, peer: bytes) -> bool:
         """Whether ``peer`` is in the passive view now; the oldest knowledge that chance picks makes room."""

@@ -56,12 +56,18 @@ class AuthorOrder:
         key, number = (envelope.author, envelope.session), envelope.number
         session = self._sessions.get(key)
         if session is None:
-            first_for_us = number == 1 or entry.at - envelope.gap / 1e6 < since
-            session = self._sessions[key] = _Session(number if first_for_us else 1)
+            session = self._sessions[key] = _Session(1)
             self._forget_oldest()
         else:
             self._sessions.move_to_end(key)
         session.moved_at = now
+        earlier: list[tuple[Entry, bool]] = []
+        if session.turn == 1 < number and entry.at - envelope.gap / 1e6 < since:
+            # Ours begin here, whatever came first. What is held of before is older than asked for, by another clock.
+            for each in sorted(each for each in session.held if each < number):
+                earlier.append((session.held.pop(each), False))
+                self._held -= 1
+            session.turn = number
         if number < session.turn:
             late = number in session.skipped
             session.skipped.discard(number)
@@ -72,7 +78,7 @@ class AuthorOrder:
                 self._held += 1
             return []
         session.turn += 1
-        return [(entry, False), *self._follow(session)]
+        return [*earlier, (entry, False), *self._follow(session)]
 
     def resume(self, envelope: Envelope) -> None:
         """It was handed on in an earlier run, and those before it, or else they come late."""

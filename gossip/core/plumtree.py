@@ -8,7 +8,8 @@ becomes eager (Graft). So the eager links settle into a tree, which the lazy one
 Where this differs from iroh's 0.101 and the paper, on the same wire: one tree serves all senders, so a link is swapped
 for a shorter one only if that is shorter on average over the last messages that came along it. By one message alone
 each sender bends the tree its own way, and it grows longer for all. And an announced payload is awaited for as long as
-the longer way along the tree takes, or else it is fetched twice.
+the longer way along the tree takes, and as payloads lately took: in a burst they queue where announcements, over idle
+links, do not, and would else be fetched twice, which makes the queues longer.
 
 Invariants: eager and lazy are disjoint, and together are the neighbours that the membership named; no other peer
 gets into them, whatever it sends. Each table is bounded (`BroadcastConfig`). Ids are recomputed, never believed.
@@ -19,7 +20,7 @@ A copy is known by its content alone: an identical payload within ``id_retention
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blake3 import blake3
 
@@ -35,6 +36,7 @@ MAX_ROUND_TRIP = 2.0  # seconds
 LATE_ROUND_TRIPS = 6  # the tree's way is up to ten hops longer than an announcement's: 17 and 7 among 10,000 nodes
 MAX_PATIENCE = 3.0  # seconds; a peer that answers slowly on purpose delays no repair by more
 GRAFT_ROUND_TRIPS = 1.5  # for the answer to a Graft
+LATE_FOR = 10.0  # seconds after which nothing follows from how late payloads were
 GAIN_OVER = 16  # messages that the average of a gain follows
 
 
@@ -43,6 +45,36 @@ class _Kept:
     payload: Payload
     until: float
     sender: bytes | None  # None: us
+
+
+@dataclass(slots=True, eq=False)
+class _Missing:
+    """A payload that was announced, and did not come yet."""
+
+    since: float
+    announcers: list[tuple[bytes, int]] = field(default_factory=list)  # (announcer, round), first come first
+    asked: bytes | None = None  # the last
+
+
+@dataclass(slots=True)
+class _Lateness:
+    """How long payloads come after their announcements when nobody is asked: mean and deviation (RFC 6298)."""
+
+    at: float = -LATE_FOR
+    mean: float = 0.0
+    deviation: float = 0.0
+
+    def note(self, seconds: float, now: float) -> None:
+        if now - self.at >= LATE_FOR:
+            self.mean, self.deviation = seconds, seconds / 2
+        else:
+            self.deviation += (abs(seconds - self.mean) - self.deviation) / 4
+            self.mean += (seconds - self.mean) / 8
+        self.at = now
+
+    def most(self, now: float) -> float:
+        """Few come later than this."""
+        return self.mean + 4 * self.deviation if now - self.at < LATE_FOR else 0.0
 
 
 @dataclass(slots=True)
@@ -65,6 +97,7 @@ class Plumtree:
         "_gains",
         "_kept",
         "_kept_bytes",
+        "_lateness",
         "_missing",
         "_missing_by_peer",
         "_out",
@@ -86,7 +119,8 @@ class Plumtree:
         self._received: OrderedDict[bytes, float] = OrderedDict()  # id -> until when it is known
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._kept_bytes = 0
-        self._missing: dict[bytes, list[tuple[bytes, int]]] = {}  # id -> (announcer, round), first come first
+        self._missing: dict[bytes, _Missing] = {}
+        self._lateness = _Lateness()
         self._missing_by_peer: dict[bytes, int] = {}
         self._unsent: dict[bytes, list[tuple[bytes, int]]] = {}  # lazy peer -> announcements gathered for it
         self._round_trips: dict[bytes, float] = {}
@@ -113,8 +147,8 @@ class Plumtree:
         self._gains = {pair: gain for pair, gain in self._gains.items() if peer not in pair}
         if self._missing_by_peer.pop(peer, 0):
             # An id whose announcers are all gone stays, empty, until its timer ends it.
-            for announcers in self._missing.values():
-                announcers[:] = [entry for entry in announcers if entry[0] != peer]
+            for missing in self._missing.values():
+                missing.announcers[:] = [entry for entry in missing.announcers if entry[0] != peer]
 
     # The application's side
 
@@ -168,10 +202,12 @@ class Plumtree:
             return
         onward = Payload(message.id, message.content, min(message.round + 1, MAX_ROUND))
         self._store(onward, peer, now)
-        announcers = self._pop_missing(message.id)
+        missing = self._pop_missing(message.id)
         self._forward(onward, peer, now)
-        if announcers:
-            self._optimize(peer, message.round, announcers, now)
+        if missing is not None:
+            if missing.asked != peer:
+                self._lateness.note(now - missing.since, now)
+            self._optimize(peer, message.round, missing.announcers, now)
         self._out.append(Deliver(peer, message.content, message.round))
 
     def _optimize(self, sender: bytes, round: int, announcers: list[tuple[bytes, int]], now: float) -> None:
@@ -210,37 +246,41 @@ class Plumtree:
                 continue
             if count >= config.max_missing_per_peer:
                 break
-            announcers = self._missing.get(id)
-            if announcers is None:
+            missing = self._missing.get(id)
+            if missing is None:
                 if len(self._missing) >= config.max_missing:
                     break
-                self._missing[id] = announcers = []
-                farthest = max(self._round_trips.values(), default=0.0)
-                patience = max(config.graft_timeout, min(LATE_ROUND_TRIPS * farthest, MAX_PATIENCE))
-                self._timers.arm(now + patience, self._graft, id, announcers)
-            elif any(entry[0] == peer for entry in announcers):
+                missing = self._missing[id] = _Missing(now)
+                self._timers.arm(now + self._patience(now), self._graft, id, missing)
+            elif any(entry[0] == peer for entry in missing.announcers):
                 continue
-            announcers.append((peer, round))
+            missing.announcers.append((peer, round))
             count += 1
         if count:
             self._missing_by_peer[peer] = count
 
-    def _graft(self, now: float, id: bytes, announcers: list[tuple[bytes, int]]) -> None:
+    def _patience(self, now: float) -> float:
+        """How long an announced payload is awaited before somebody is asked for it."""
+        late = max(LATE_ROUND_TRIPS * max(self._round_trips.values(), default=0.0), self._lateness.most(now))
+        return max(self._config.graft_timeout, min(late, MAX_PATIENCE))
+
+    def _graft(self, now: float, id: bytes, missing: _Missing) -> None:
         """The payload did not come: fetch it from the next announcer. The timer's action.
 
-        ``announcers`` is the very list in the table: another list there belongs to a later announcement and timer.
+        ``missing`` is the very entry in the table: another there belongs to a later announcement and timer.
         """
-        if self._missing.get(id) is not announcers:
+        if self._missing.get(id) is not missing:
             return
-        if not announcers:
+        if not missing.announcers:
             del self._missing[id]
             return
-        peer, round = announcers.pop(0)
+        peer, round = missing.announcers.pop(0)
+        missing.asked = peer
         self._count_down(peer)
         self._make_eager(peer)
         self._out.append(Send(peer, Graft(id, round)))
         patience = max(self._config.graft_retry, GRAFT_ROUND_TRIPS * self._round_trips.get(peer, 0.0))
-        self._timers.arm(now + patience, self._graft, id, announcers)
+        self._timers.arm(now + patience, self._graft, id, missing)
 
     # Sending
 
@@ -321,12 +361,12 @@ class Plumtree:
             next_payload = next((kept.until for kept in self._kept.values()), next_id)
             self._timers.arm(max(min(next_id, next_payload), now + self._config.evict_interval), self._evict)
 
-    def _pop_missing(self, id: bytes) -> list[tuple[bytes, int]] | None:
-        announcers = self._missing.pop(id, None)
-        if announcers:
-            for peer, _ in announcers:
+    def _pop_missing(self, id: bytes) -> _Missing | None:
+        missing = self._missing.pop(id, None)
+        if missing is not None:
+            for peer, _ in missing.announcers:
                 self._count_down(peer)
-        return announcers
+        return missing
 
     def _count_down(self, peer: bytes) -> None:
         left = self._missing_by_peer.get(peer, 0) - 1

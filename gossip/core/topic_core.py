@@ -137,6 +137,7 @@ class TopicCore:
 
     def note_round_trip(self, peer: bytes, seconds: float) -> None:
         """What was measured of the way to a neighbour."""
+        self.membership.note_round_trip(peer, seconds)
         self.tree.note_round_trip(peer, seconds)
         if self.xbot is not None:
             self.xbot.note_round_trip(peer, seconds)

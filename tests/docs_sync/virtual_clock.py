@@ -254,6 +254,8 @@ class VirtualWriter(Writer):
 class _Time:
     """What modules of tidings see as `time`."""
 
+    gmtime, strftime = staticmethod(time.gmtime), staticmethod(time.strftime)
+
     def __init__(self, loop):
         self._loop = loop
 
@@ -268,7 +270,6 @@ class _Time:
         return self._loop.virtual_time
 
     perf_counter = monotonic
-
 
 class EventLog:
     """What happened, in order, as a hash; and into ``lines``, to look for the first difference of two runs."""

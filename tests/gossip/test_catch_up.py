@@ -140,6 +140,15 @@ class TestOrder:
         assert order.arrived(entry(9), envelope(9), 96.0, 101.0) == []
         assert order.waits((b"a" * 32, 1))
 
+    def test_who_comes_later_waits_for_nothing_earlier_whichever_message_arrives_first(self):
+        """The first of ours is known by the gap before it, and may be overtaken."""
+        order = AuthorOrder()
+        assert order.arrived(entry(8), envelope(8), 96.0, 101.0) == []
+        first = entry(7, gap=5_000_000)
+        ready = order.arrived(first, first.envelope, 96.0, 101.0)
+        assert [(each.envelope.number, late) for each, late in ready] == [(7, False), (8, False)]
+        assert not order.waits((b"a" * 32, 1))
+
     def test_what_was_given_up_is_late_but_not_lost(self):
         order = AuthorOrder()
         order.arrived(entry(1), envelope(1), 0.0, 0.0)

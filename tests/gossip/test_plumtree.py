@@ -269,8 +269,8 @@ def test_any_history_keeps_the_invariants(script: list[tuple[int, object]]) -> N
         assert not tree.eager.keys() & tree.lazy.keys() and tree.eager.keys() | tree.lazy.keys() == neighbors
         assert len(tree._missing) <= 8 and all(0 < n <= 4 for n in tree._missing_by_peer.values())
         counted: dict[bytes, int] = {}
-        for announcers in tree._missing.values():
-            for announcer, _ in announcers:
+        for missing in tree._missing.values():
+            for announcer, _ in missing.announcers:
                 counted[announcer] = counted.get(announcer, 0) + 1
         assert counted == tree._missing_by_peer
         assert tree._kept_bytes == sum(len(kept.payload.content) for kept in tree._kept.values())
@@ -291,3 +291,25 @@ def test_from_far_away_a_payload_is_awaited_longer() -> None:
     node.tree.note_round_trip(node_id(1), 1000.0)
     node.hear(1, IHave(((payload(b"y").id, 3),)))
     assert node.wait(3.1)[-1] == Send(node_id(1), Graft(payload(b"y").id, 3))
+
+
+def test_in_a_burst_a_payload_is_awaited_as_long_as_payloads_lately_took() -> None:
+    """Announcements overtake the payloads that queue; fetching those as well would make the queue longer."""
+    node = Node(eager=2)
+    node.hear(2, Prune())
+    for number in range(20):  # each comes a little later, and the last ones have been asked for meanwhile
+        each = payload(b"%d" % number)
+        node.hear(2, IHave(((each.id, 1),)))
+        asked = Send(node_id(2), Graft(each.id, 1)) in node.wait(0.02 * number)
+        assert not asked or number < 10, "it has learned"
+        node.hear(1, each)
+    lost = payload(b"lost")
+    node.hear(2, IHave(((lost.id, 1),)))
+    assert Send(node_id(2), Graft(lost.id, 1)) not in node.wait(0.4), "the others came after 0.38 s"
+    assert Send(node_id(2), Graft(lost.id, 1)) in node.wait(2.6)
+    node.hear(2, lost)
+    node.wait(11)
+    node.hear(2, Prune())
+    after = payload(b"after")
+    node.hear(2, IHave(((after.id, 1),)))
+    assert Send(node_id(2), Graft(after.id, 1)) in node.wait(0.081), "the burst is over"

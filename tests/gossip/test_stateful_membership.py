@@ -63,8 +63,8 @@ def check_timers(core):
     view = core.membership
     armed = [(action.__name__, args) for _, _, action, args in core._timers._heap]
     names = Counter(name for name, _ in armed)
-    assert names.keys() <= {"_shuffle", "_end_pause", "_request_expired", "_revive", "_ask"}
-    assert names["_shuffle"] == bool(view.active)
+    assert names.keys() <= {"_shuffle", "_first_shuffle", "_end_pause", "_request_expired", "_revive", "_ask"}
+    assert names["_shuffle"] + names["_first_shuffle"] == bool(view.active)
     assert names["_end_pause"] <= 1 and names["_request_expired"] <= MAX_PENDING
     assert view._lost.items() <= {args for name, args in armed if name == "_revive"}, "not asked again"
     asked = [args[0] for name, args in armed if name == "_ask" and view._contacts.get(args[0]) is args[1]]
@@ -83,12 +83,20 @@ class Swarm(RuleBasedStateMachine):
     )
     def begin(self, seed, count, capacity, far, gap):
         config = TopicConfig(MembershipConfig(active_capacity=capacity))
-        self.network = Network(seed, config, Link(uniform(0.001, far, seed)), record=True)
-        self.born = count
-        first, *others = self.network.add(*range(count))
-        for other in others:
-            self.network.join(other, first)
+        self.network = self.make(seed, config, Link(uniform(0.001, far, seed)))
+        self.born = 0
+        for _ in range(count):
+            self.network.join(self.bear(), node_id(0))
             self.network.run(gap)
+
+    def make(self, seed, config, link):
+        return Network(seed, config, link, record=True)
+
+    def bear(self):
+        """A new node, which knows nobody."""
+        (id,) = self.network.add(self.born)
+        self.born += 1
+        return id
 
     @property
     def living(self):
@@ -104,8 +112,7 @@ class Swarm(RuleBasedStateMachine):
     @precondition(lambda self: len(self.living) < MOST)
     @rule(via=st.integers(0, 20))
     def arrive(self, via):
-        (id,) = self.network.add(self.born)
-        self.born += 1
+        id = self.bear()
         self.network.join(id, node_id(via % self.born))  # who may be gone
 
     @precondition(lambda self: len(self.living) > 2)

@@ -31,6 +31,19 @@ def test_four_nodes_with_an_active_view_of_two() -> None:
     assert simulation.symmetric() and simulation.connected()
 
 
+@pytest.mark.parametrize("count", [3, 4, 5, 6])
+def test_in_a_small_swarm_nobody_hangs_on_one_neighbour(count: int) -> None:
+    """Its walks end early; and who has one neighbour is cut off with it."""
+    for seed in range(20):
+        simulation = Network(seed, record=True)
+        first, *others = simulation.add(*range(count))
+        for other in others:
+            simulation.join(other, first)
+        simulation.run(2)
+        assert simulation.symmetric()
+        assert all(len(core.neighbors) >= 2 for core in simulation.nodes.values()), seed
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_sixty_nodes_hear_everything_and_the_tree_settles(seed: int) -> None:
     simulation = swarm(seed, 60)
