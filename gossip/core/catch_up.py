@@ -49,6 +49,7 @@ class _Partner:
     wanted: dict[bytes, None] = field(default_factory=dict)  # the open Want
     wants: int = 0  # to tell their timers apart
     more: bool = False  # it has more to list
+    again: bool = False  # what it is listing is less than what is wanted by now
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class CatchUp:
             self.since = since
             for peer in self._neighbors:
                 partner = self._partner(peer, now)
-                partner.upto = 0
+                partner.upto, partner.again = 0, partner.asked_at is not None
                 if not self._is_plain(peer, now):
                     self._ask(peer, partner, now)
 
@@ -266,7 +267,8 @@ class CatchUp:
 
     def _on_ask(self, peer: bytes, after: int, age: int, now: float) -> None:
         listed: list[tuple[bytes, int]] = []
-        upto, oldest, more = min(after, self.log.high), now - age / 1000, False
+        after = upto = min(after, self.log.high)
+        oldest, more = now - age / 1000, False
         for entry in self.log.after(upto, MAX_LISTED):
             if entry.fresh_until > now:
                 break
@@ -276,7 +278,7 @@ class CatchUp:
         else:
             more = upto < self.log.high
         self._partner(peer, now).listed_upto = upto
-        self._out.append(SendLog(peer, Have(self._name, tuple(listed), upto, more)))
+        self._out.append(SendLog(peer, Have(self._name, after, tuple(listed), upto, more)))
 
     def _on_have(self, peer: bytes, partner: _Partner, message: Have, now: float) -> None:
         partner.asked_at = None
@@ -293,8 +295,12 @@ class CatchUp:
             if peer not in absent.sources:
                 absent.sources.append(peer)
                 partner.listed.append(id)
-        if message.upto > partner.upto or message.log != partner.log:
-            partner.log, partner.upto, partner.more = message.log, message.upto, message.more
+        if message.log != partner.log:
+            partner.log, partner.upto = message.log, 0
+        if message.after <= partner.upto and not partner.again:
+            partner.upto, partner.more = max(partner.upto, message.upto), message.more
+        else:  # we went back behind this list since it was asked for
+            partner.more, partner.again = True, False
         self._go_on(peer, partner, now)
 
     # Contents

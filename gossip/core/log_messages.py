@@ -1,11 +1,11 @@
 """What two logs of a topic say to each other (``tidings/gossip-log/1``): msgpack arrays, one in each frame.
 
 ```
-[0, log, high]                          Summary   my log is named so, and has come to this index
-[1, after, age]                         Ask       what have you got behind that index, not older than that?
-[2, log, [[id, age], ...], upto, more]  Have      this, and so far
-[3, [id, ...]]                          Want      give me these
-[4, [[content, age], ...], [id, ...]]   Give      here they are; these are gone
+[0, log, high]                                 Summary   my log is named so, and has come to this index
+[1, after, age]                                Ask       what have you got behind that index, not older than that?
+[2, log, after, [[id, age], ...], upto, more]  Have      this, from there and so far
+[3, [id, ...]]                                 Want      give me these
+[4, [[content, age], ...], [id, ...]]          Give      here they are; these are gone
 ```
 An id is the first 16 bytes of the BLAKE3 hash of a content; an age, in milliseconds, is how long ago it was new in the
 swarm as far as the sender knows: no two clocks are ever compared. Kinds 5 to 10 are of `swap_messages`.
@@ -61,6 +61,7 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Have:
     log: bytes
+    after: int
     listed: tuple[tuple[bytes, int], ...]
     upto: int
     more: bool
@@ -86,8 +87,8 @@ def encode_log(message: LogMessage | SwapMessage) -> bytes:
             fields: list[object] = [0, log, high]
         case Ask(after, age):
             fields = [1, after, age]
-        case Have(log, listed, upto, more):
-            fields = [2, log, listed, upto, more]
+        case Have(log, after, listed, upto, more):
+            fields = [2, log, after, listed, upto, more]
         case Want(ids):
             fields = [3, ids]
         case Give(contents, gone):
@@ -119,10 +120,13 @@ def decode_log(data: bytes) -> LogMessage | SwapMessage:
             return Summary(log, high)
         case (1, after, age) if _is_count(after) and _is_age(age):
             return Ask(after, age)
-        case (2, log, tuple(listed), upto, bool(more)) if (
-            _is_name(log) and _is_count(upto) and all(_is_aged(each) and len(each[0]) == ID for each in listed)
+        case (2, log, after, tuple(listed), upto, bool(more)) if (
+            _is_name(log)
+            and _is_count(after)
+            and _is_count(upto)
+            and all(_is_aged(each) and len(each[0]) == ID for each in listed)
         ):
-            return Have(log, listed, upto, more)
+            return Have(log, after, listed, upto, more)
         case (3, tuple(ids)) if 0 < len(ids) <= MAX_WANTED and all(map(_is_id, ids)):
             return Want(ids)
         case (4, tuple(contents), tuple(gone)) if (

@@ -271,6 +271,7 @@ class _Time:
 
     perf_counter = monotonic
 
+
 class EventLog:
     """What happened, in order, as a hash; and into ``lines``, to look for the first difference of two runs."""
 
