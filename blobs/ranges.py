@@ -8,12 +8,14 @@ A sequence gives such a set for the root blob (index 0) and for each child of it
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..transport.errors import DecodeError
 from ..transport.postcard import U64, Reader, Writer
+from .geometry import GROUP_CHUNKS
 
 __all__ = ["ChunkRanges", "ChunkRangesSeq"]
 
@@ -52,6 +54,75 @@ class ChunkRanges:
         at = bisect_right(self.boundaries, start)
         return at % 2 == 1 or (at < len(self.boundaries) and self.boundaries[at] < stop)
 
+    def __bool__(self) -> bool:
+        return bool(self.boundaries)
+
+    def __or__(self, other: ChunkRanges) -> ChunkRanges:
+        return self._combine(other, lambda here, there: here or there)
+
+    def __and__(self, other: ChunkRanges) -> ChunkRanges:
+        return self._combine(other, lambda here, there: here and there)
+
+    def __sub__(self, other: ChunkRanges) -> ChunkRanges:
+        return self._combine(other, lambda here, there: here and not there)
+
+    def __xor__(self, other: ChunkRanges) -> ChunkRanges:
+        return self._combine(other, lambda here, there: here != there)
+
+    def _combine(self, other: ChunkRanges, keep: Callable[[bool, bool], bool]) -> ChunkRanges:
+        """The chunks for which ``keep(in self, in other)``; false outside of both."""
+        out: list[int] = []
+        here = there = within = False
+        first = ((at, False) for at in self.boundaries)
+        second = ((at, True) for at in other.boundaries)
+        steps = list(merge(first, second))
+        for number, (at, of_other) in enumerate(steps):
+            if of_other:
+                there = not there
+            else:
+                here = not here
+            if number + 1 < len(steps) and steps[number + 1][0] == at:
+                continue
+            if keep(here, there) != within:
+                within = not within
+                out.append(at)
+        return ChunkRanges(tuple(out))
+
+    def spans(self, chunks: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of each run below ``chunks``, in rising order."""
+        for at in range(0, len(self.boundaries), 2):
+            stop = self.boundaries[at + 1] if at + 1 < len(self.boundaries) else chunks
+            if self.boundaries[at] < chunks:
+                yield self.boundaries[at], min(stop, chunks)
+
+    def count(self, chunks: int) -> int:
+        """How many of the first ``chunks`` chunks are in the set."""
+        return sum(stop - start for start, stop in self.spans(chunks))
+
+    def first(self, most: int, chunks: int) -> ChunkRanges:
+        """Its first ``most`` chunks, of those below ``chunks``."""
+        out: list[int] = []
+        for start, stop in self.spans(chunks):
+            if most <= 0:
+                break
+            out += (start, min(stop, start + most))
+            most -= stop - start
+        return ChunkRanges(tuple(out))
+
+    def whole_groups(self, chunks: int) -> ChunkRanges:
+        """The groups all of whose chunks are in the set, of a blob of ``chunks`` chunks."""
+        return _joined(
+            (-(-start // GROUP_CHUNKS) * GROUP_CHUNKS, stop if stop == chunks else stop // GROUP_CHUNKS * GROUP_CHUNKS)
+            for start, stop in self.spans(chunks)
+        )
+
+    def touched_groups(self, chunks: int) -> ChunkRanges:
+        """The groups any of whose chunks are in the set, of a blob of ``chunks`` chunks."""
+        return _joined(
+            (start // GROUP_CHUNKS * GROUP_CHUNKS, min(chunks, -(-stop // GROUP_CHUNKS) * GROUP_CHUNKS))
+            for start, stop in self.spans(chunks)
+        )
+
     def truncated(self, chunks: int) -> ChunkRanges:
         """The set for a blob of ``chunks`` chunks: whatever lies beyond its end selects its last chunk.
 
@@ -89,6 +160,19 @@ class ChunkRanges:
             else:
                 boundaries.append(at)
         return cls(tuple(boundaries))
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> ChunkRanges:
+    """The set of all that is in ``spans``, which begin in rising order; empty ones are nothing."""
+    out: list[int] = []
+    for start, stop in spans:
+        if start >= stop:
+            continue
+        if out and start <= out[-1]:
+            out[-1] = max(out[-1], stop)
+        else:
+            out += (start, stop)
+    return ChunkRanges(tuple(out))
 
 
 ChunkRanges.ALL = ChunkRanges((0,))

@@ -120,3 +120,32 @@ def test_boundaries_rise() -> None:
     for wrong in ((2, 1), (1, 1), (-1,), (U64 + 1,)):
         with pytest.raises(ValueError, match="boundaries"):
             ChunkRanges(wrong)
+
+
+SETS = st.lists(st.integers(0, 60), max_size=8, unique=True).map(lambda at: ChunkRanges(tuple(sorted(at))))
+MOST = 80
+
+
+def members(ranges: ChunkRanges, chunks: int = MOST) -> set[int]:
+    return {chunk for chunk in range(chunks) if ranges.contains(chunk, chunk + 1)}
+
+
+@given(SETS, SETS)
+def test_ranges_combine_as_sets_do(a: ChunkRanges, b: ChunkRanges) -> None:
+    assert members(a | b) == members(a) | members(b)
+    assert members(a & b) == members(a) & members(b)
+    assert members(a - b) == members(a) - members(b)
+    assert members(a ^ b) == members(a) ^ members(b)
+    assert bool(a) == bool(members(a))
+    assert a ^ b ^ b == a and a | a == a & a == a
+
+
+@given(SETS, st.integers(1, 70), st.integers(0, 70))
+def test_spans_counts_and_groups(ranges: ChunkRanges, chunks: int, most: int) -> None:
+    inside = members(ranges, chunks)
+    assert {chunk for span in ranges.spans(chunks) for chunk in range(*span)} == inside
+    assert ranges.count(chunks) == len(inside)
+    assert members(ranges.first(most, chunks)) == set(sorted(inside)[:most])
+    groups = [set(range(start, min(start + 16, chunks))) for start in range(0, chunks, 16)]
+    assert members(ranges.whole_groups(chunks)) == {chunk for group in groups if group <= inside for chunk in group}
+    assert members(ranges.touched_groups(chunks)) == {chunk for group in groups if group & inside for chunk in group}
