@@ -10,7 +10,7 @@ interop: $(VENV)/ready-interop ; $(RUN) -m pytest tests/interop -m interop
 lint: $(VENV)/ready ; $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports
 types: $(VENV)/ready ; cd $(VENV) && bin/mypy --config-file ../pyproject.toml
 bench: $(VENV)/ready-interop ; $(RUN) -m benchmarks
-sim: $(VENV)/ready ; $(RUN) -m pip install -q --group sim && $(RUN) -m benchmarks.gossip_sim --seeds 2 --cycles 40 --save benchmarks/results/gossip
+sim: $(VENV)/ready ; $(RUN) -m pip install -q --group sim && $(RUN) -m benchmarks.gossip_sim --seeds 2 --cycles 30 --save benchmarks/results/gossip
 soak: $(VENV)/ready ; $(RUN) -m benchmarks.soak --save benchmarks/results/soak.txt
 # Needs root and Linux: it makes network namespaces. What the kernel lacks is skipped, and said.
 lab: $(VENV)/ready
