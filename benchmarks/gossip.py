@@ -20,6 +20,7 @@ SLOW, PAUSE = 200, 0.02  # messages, and seconds from one to the next
 BURST = 10_000
 SETTLE = 3.0  # seconds for the swarm to find its links
 WARM_UP = 50  # messages by which the tree settles
+ATTEMPTS = 3
 PATIENCE = 5.0  # seconds without anything new after which the rest of a burst is lost
 
 
@@ -28,7 +29,7 @@ async def gossip(report):
         rounds = {name: [] for name in RUNS}
         for _ in range(ROUNDS):  # by turns, so that what else the machine does slows all of them
             for name, of in RUNS.items():
-                rounds[name].append(await one_round(*of, size))
+                rounds[name].append(await joined_round(name, *of, size))
         for title, key, unit, digits in FIGURES:
             here = {name: [found[key] for found in each] for name, each in rounds.items()}
             report.row(f"gossip, {size} nodes: {title}", unit, here["ours"], here["rust"], digits)
@@ -42,6 +43,16 @@ FIGURES = [
     (f"burst of {BURST:,}, at each (wanted: 0.4)", "rate", "/s", 0),
     ("lost of the burst (wanted: 0)", "lost", "", 0),
 ]
+
+
+async def joined_round(name, kind, options, size):
+    """A round; where a node never joins, which is said, another one."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await one_round(kind, options, size)
+        except TimeoutError:
+            print(f"  {name}, {size} nodes: a node did not join within its time; once more", flush=True)
+    raise TimeoutError(f"{size} nodes never joined")
 
 
 async def one_round(kind, options, size):

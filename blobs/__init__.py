@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from .api import Blobs
 from .collect import Collected
+from .collection import Collection
 from .errors import (
     BlobDamaged,
+    Busy,
     FileChanged,
+    FileExists,
     HashMismatch,
     InvalidHash,
     NotFound,
@@ -17,10 +20,14 @@ from .errors import (
     TooLarge,
     Truncated,
     UnreadableFile,
+    UnsafeName,
     UnsupportedRequest,
 )
 from .hash import Hash
 from .messages import ALPN
+from .open_blob import OpenBlob
+from .provider import Served
+from .sequence import SequenceProgress
 from .small import Delivery
 from .store import BlobInfo, BlobReader, Progress
 from .tags import Tag, Tags
@@ -35,23 +42,30 @@ __all__ = [
     "BlobReader",
     "BlobTicket",
     "Blobs",
+    "Busy",
     "Collected",
+    "Collection",
     "Delivery",
     "FileChanged",
+    "FileExists",
     "Hash",
     "HashMismatch",
     "InvalidHash",
     "NotFound",
     "NotProvided",
+    "OpenBlob",
     "Progress",
     "ProvidersExhausted",
     "Refused",
+    "SequenceProgress",
+    "Served",
     "Stalled",
     "Tag",
     "Tags",
     "TooLarge",
     "Truncated",
     "UnreadableFile",
+    "UnsafeName",
     "UnsupportedRequest",
     "tree_form",
 ]

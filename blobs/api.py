@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
-from contextlib import AbstractAsyncContextManager
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,32 @@ from ..errors import UsageError
 from ..storage import Database
 from ..transport.connection import Connection
 from ..transport.endpoint import Endpoint
+from ..transport.errors import DecodeError
+from .answers import STALL_TIMEOUT
 from .collect import GRACE, Collected, Collector
-from .fetch import STALL_TIMEOUT, fetch_blob
-from .hash import Hash
+from .collection import MAX_ENTRIES, MAX_NAMES, Collection, split_sequence
+from .download import RETRIES, Download, Providers
+from .errors import FileExists, NotFound
+from .folders import check_parents, files_in, safe_paths
+from .growing import GrowingBlobs
+from .hash import HASH_SIZE, Hash
 from .messages import ALPN
+from .observe import observe
+from .open_blob import OpenBlob
 from .pool import ConnectionPool
 from .pool import Provider as ProviderAddr
-from .provider import Allow, Provider
+from .provider import Allow, Provider, Served
+from .push import push_blob
+from .ranges import ChunkRanges
+from .sequence import SequenceProgress, fetch_children
 from .small import Delivery, fetch_small
 from .store import BlobInfo, BlobReader, BlobStore, Filter, Progress, Write
 from .tags import Tags
 from .tickets import BlobFormat, BlobTicket
 
 __all__ = ["Blobs"]
+
+FILES_AT_ONCE = 256  # of a folder, read and kept together
 
 
 class Blobs:
@@ -46,15 +60,25 @@ class Blobs:
     ALPN = ALPN
 
     def __init__(
-        self, endpoint: Endpoint, database: Database, directory: str | PathLike[str], *, allow: Allow | None = None
+        self,
+        endpoint: Endpoint,
+        database: Database,
+        directory: str | PathLike[str],
+        *,
+        allow: Allow | None = None,
+        allow_push: Allow | None = None,
+        upload_rate: float | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._store = BlobStore(database, Path(directory))
+        self._growing = GrowingBlobs(self._store, database)
         self._collector = Collector(database, self._store.children, self._store.remove_files, self._store.moving)
         self.tags = Tags(database, self._store.moving)
         """Names that keep blobs."""
         self._pool = ConnectionPool(endpoint, ALPN)
-        self._provider = Provider(self._store, allow)
+        self._provider = Provider(
+            self._store, self._growing, allow=allow, allow_push=allow_push, upload_rate=upload_rate
+        )
         self._fetching: WeakValueDictionary[Hash, asyncio.Lock] = WeakValueDictionary()
 
     async def aclose(self) -> None:
@@ -124,6 +148,99 @@ class Blobs:
         """Write the blob to a file, which appears whole or not at all and replaces one of that name."""
         await self._store.export(_hash(hash), Path(path))
 
+    # -- collections ------------------------------------------------------------------------------------------------
+
+    async def add_collection(self, entries: Iterable[tuple[str, Hash]], *, tag: str | bool = True) -> BlobInfo:
+        """Name blobs that are here, and get the one that names them all; its size is that of the list."""
+        collection = Collection.of(entries)
+        names = await self._store.add_bytes(collection.encode_names())
+        root = await self._store.add_bytes(collection.encode_sequence(names.hash))
+        return await self._tagged(root, tag, BlobFormat.HASH_SEQ)
+
+    async def add_folder(
+        self,
+        folder: str | PathLike[str],
+        *,
+        progress: Callable[[SequenceProgress], object] | None = None,
+        tag: str | bool = True,
+        below: str = "",
+    ) -> BlobInfo:
+        """Copy the files below a folder into the store, as a collection. Links are left out, and empty folders.
+
+        ``below``: a folder's name that is set before each name.
+
+        `UnreadableFile`, `FileChanged` for a file of more than 16 KiB that changed meanwhile, `UsageError`.
+        """
+        files = await asyncio.to_thread(lambda: list(files_in(Path(folder))))
+        entries: list[tuple[str, Hash]] = []
+        size = 0
+        for at in range(0, len(files), FILES_AT_ONCE):
+            infos = await self._store.add_files([path for _, path in files[at : at + FILES_AT_ONCE]])
+            entries += (
+                (f"{below}/{name}" if below else name, info.hash)
+                for (name, _), info in zip(files[at:], infos, strict=False)
+            )
+            size += sum(info.size for info in infos)
+            if progress is not None:
+                progress(SequenceProgress(len(entries), len(files), size))
+        return await self.add_collection(entries, tag=tag)
+
+    async def collection(self, hash: Hash | str) -> Collection:
+        """One that is here, or whose list is. `NotFound`; `DecodeError` for a blob that is none."""
+        sequence = await self._read_limited(_hash(hash), (MAX_ENTRIES + 1) * HASH_SIZE)
+        names = await self._read_limited(split_sequence(sequence)[0], MAX_NAMES)
+        return Collection.decode(names, sequence)
+
+    async def export_collection(
+        self,
+        hash: Hash | str,
+        folder: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[SequenceProgress], object] | None = None,
+    ) -> Collection:
+        """Write the blobs of a collection below a folder. A file that is there with the same bytes is left alone.
+
+        Another raises `FileExists` unless ``overwrite``. `UnsafeName` for names that lead elsewhere. Both come before
+        anything is written.
+        """
+        collection = await self.collection(hash)
+        target = Path(folder)
+        paths = safe_paths([name for name, _ in collection])
+        await asyncio.to_thread(check_parents, target, paths)
+        todo: list[tuple[Hash, Path]] = []
+        size = 0
+        for below, (_, child) in zip(paths, collection, strict=True):
+            if not await self._is_there(target / below, child, overwrite):
+                todo.append((child, target / below))
+        done = len(collection) - len(todo)
+        for child, path in todo:
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            await self._store.export(child, path, durable=False)
+            done, size = done + 1, size + (await self._store.size(child) or 0)
+            if progress is not None:
+                progress(SequenceProgress(done, len(collection), size))
+        return collection
+
+    async def _is_there(self, path: Path, hash: Hash, overwrite: bool) -> bool:
+        """Whether the file has these bytes. `FileExists` where it has others."""
+        size = await self._store.size(hash)
+        if size is None:
+            raise NotFound(f"blob {hash} of the collection is not here: fetch it first")
+        if not await asyncio.to_thread(os.path.lexists, path):
+            return False
+        if overwrite:
+            return False
+        if await self._store.same_file(path, hash, size):
+            return True
+        raise FileExists(f"{path} is there and is another file: move it, or say that it may be overwritten")
+
+    async def _read_limited(self, hash: Hash, limit: int) -> bytes:
+        async with await self._store.reader(hash) as reader:
+            if reader.info.size > limit:
+                raise DecodeError(f"blob {hash.short()} is too large to be part of a collection's list")
+            return await reader.read()
+
     # -- keeping ----------------------------------------------------------------------------------------------------
 
     async def collect(self, *, grace: float | None = None) -> Collected:
@@ -138,11 +255,11 @@ class Blobs:
         """For layers above: blobs that these columns of the database name are kept."""
         self._collector.protect(*columns)
 
-    async def _tagged(self, info: BlobInfo, tag: str | bool) -> BlobInfo:
+    async def _tagged(self, info: BlobInfo, tag: str | bool, format: BlobFormat = BlobFormat.RAW) -> BlobInfo:
         if isinstance(tag, str):
-            await self.tags.set(tag, info.hash)
+            await self.tags.set(tag, info.hash, format)
         elif tag and info.hash != Hash.EMPTY:
-            await self.tags.create(info.hash)
+            await self.tags.create(info.hash, format)
         return info
 
     # -- peers ------------------------------------------------------------------------------------------------------
@@ -150,41 +267,119 @@ class Blobs:
     async def fetch(
         self,
         what: BlobTicket | Hash | str,
-        providers: Sequence[ProviderAddr] = (),
+        providers: Providers = (),
         *,
         progress: Progress | None = None,
         max_size: int | None = None,
         stall_timeout: float = STALL_TIMEOUT,
+        retries: int = RETRIES,
         tag: str | bool = True,
     ) -> BlobInfo:
-        """Get a blob from the first provider that delivers it, the ticket's own first; at once where it is here.
+        """Get a blob from all providers at once, the ticket's own first; at once where it is here.
 
-        ``what`` is a ticket, a hash, or the text of either. Two fetches of one blob at a time share the work.
-        ``max_size``: bytes above which a provider's blob is refused. Raises `ProvidersExhausted` with each reason, a
-        `StoreError` where it cannot be kept, `InvalidTicket`, `InvalidHash`.
+        ``what`` is a ticket, a hash, or the text of either. ``providers`` may be found one after another: an
+        asynchronous iterable. What came before a failure, or a crash, is kept, and not fetched again. Two fetches of
+        one blob at a time share the work. ``max_size``: bytes above which a provider's blob is refused. A provider
+        that fails is asked again ``retries`` times, after 0.5, 1, 2 ... seconds.
+
+        Raises `ProvidersExhausted` with each reason, a `StoreError` where it cannot be kept,
+        `InvalidTicket`, `InvalidHash`.
         """
         if isinstance(what, str):
             what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
         if isinstance(what, BlobTicket):
+            providers = _and(what.addr, providers)
             if what.format is not BlobFormat.RAW:
-                raise UsageError("this ticket is for a collection: tidings fetches single blobs so far")
-            providers = [what.addr, *providers]
+                raise UsageError("this ticket is for a collection: use fetch_collection")
             what = what.hash
-        async with self._fetching.setdefault(what, asyncio.Lock()):
+        async with self._collector.hold(what), self._fetching.setdefault(what, asyncio.Lock()):
             size = await self._store.size(what)
             if size is not None:
                 await self._store.touch(what)
                 return await self._tagged(BlobInfo(what, size), tag)
-            fetched = await fetch_blob(
+            download = Download(
                 self._store,
+                self._growing,
                 self._pool,
                 what,
+                progress=progress,
+                max_size=max_size,
+                stall_timeout=stall_timeout,
+                retries=retries,
+            )
+            return await self._tagged(await download.run(providers), tag)
+
+    async def fetch_collection(
+        self,
+        what: BlobTicket | Hash | str,
+        providers: Sequence[ProviderAddr] = (),
+        *,
+        progress: Callable[[SequenceProgress], object] | None = None,
+        max_size: int | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
+        tag: str | bool = True,
+    ) -> Collection:
+        """Get a collection and all its blobs, those that are not here; see `fetch`.
+
+        ``max_size``: bytes of one of its blobs at most. Raises `DecodeError` where the blob is no collection.
+        """
+        if isinstance(what, str):
+            what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
+        if isinstance(what, BlobTicket):
+            providers = [what.addr, *providers]
+            what = what.hash
+        root = what
+
+        async def fetch(hash: Hash) -> None:
+            await self.fetch(hash, providers, max_size=max_size, stall_timeout=stall_timeout, tag=False)
+
+        async with self._collector.hold(root):
+            await self.fetch(root, providers, stall_timeout=stall_timeout, tag=False)
+            await self._tagged(BlobInfo(root, 0), tag, BlobFormat.HASH_SEQ)
+            await fetch_children(
+                self._store,
+                self._growing,
+                self._pool,
+                root,
                 providers,
+                fetch,
                 progress=progress,
                 max_size=max_size,
                 stall_timeout=stall_timeout,
             )
-            return await self._tagged(fetched, tag)
+        return await self.collection(root)
+
+    def open(
+        self, what: BlobTicket | Hash | str, providers: Providers = (), *, stall_timeout: float = STALL_TIMEOUT
+    ) -> OpenBlob:
+        """``async with blobs.open(hash, providers) as file``: read and seek; what is not here is fetched, and kept."""
+        if isinstance(what, str):
+            what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
+        if isinstance(what, BlobTicket):
+            providers = _and(what.addr, providers)
+            what = what.hash
+        hash = what
+
+        async def fetch(ranges: ChunkRanges) -> None:
+            async with self._fetching.setdefault(hash, asyncio.Lock()):
+                if await self._store.size(hash) is None:
+                    download = Download(
+                        self._store, self._growing, self._pool, hash, wanted=ranges, stall_timeout=stall_timeout
+                    )
+                    await download.run(providers)
+
+        return OpenBlob(self._store, self._growing, hash, fetch)
+
+    async def push(self, hash: Hash | str, peer: ProviderAddr) -> None:
+        """Give a blob to a peer that allows it. `Refused`, `NotFound`, and what connecting raises."""
+        async with self._pool.connection(peer) as (connection, _):
+            await push_blob(connection, self._store, _hash(hash))
+
+    async def observe(self, hash: Hash | str, peer: ProviderAddr) -> AsyncGenerator[tuple[int, ChunkRanges], None]:
+        """Yield what the peer has of a blob, (size, chunks), now and whenever that changes. Close it to end it."""
+        async with self._pool.connection(peer) as (connection, _), aclosing(observe(connection, _hash(hash))) as items:
+            async for item in items:
+                yield item
 
     async def fetch_small(
         self,
@@ -199,9 +394,26 @@ class Blobs:
         """
         return await fetch_small(self._store, self._pool, wanted, provider, stall_timeout=stall_timeout)
 
-    def ticket(self, hash: Hash | str) -> BlobTicket:
-        """How others fetch the blob from here; ``str()`` of it is the line to send them."""
-        return BlobTicket(self._endpoint.addr(), _hash(hash))
+    def ticket(self, hash: Hash | str, format: BlobFormat = BlobFormat.RAW) -> BlobTicket:
+        """How others fetch the blob, or the collection, from here; ``str()`` of it is the line to send them."""
+        return BlobTicket(self._endpoint.addr(), _hash(hash), format)
+
+    @property
+    def served(self) -> Served:
+        """What peers asked of this node, and what it sent."""
+        return self._provider.served
+
+
+def _and(first: ProviderAddr, others: Providers) -> Providers:
+    if not isinstance(others, AsyncIterable):
+        return [first, *others]
+
+    async def all() -> AsyncIterator[ProviderAddr]:
+        yield first
+        async for other in others:
+            yield other
+
+    return all()
 
 
 def _hash(hash: Hash | str) -> Hash:

@@ -131,6 +131,7 @@ class Decoder:
         *,
         max_size: int | None = None,
         peer: object | None = None,
+        others_follow: bool = False,
     ) -> None:
         self.size: int | None = None
         self.finished = False
@@ -138,8 +139,8 @@ class Decoder:
         self._ranges = ranges
         self._max_size = max_size
         self._peer = peer
+        self._others_follow = others_follow
         self._buffer = bytearray()
-        self._fed = 0
         self._plan: Iterator[Node] = iter(())
         self._next: Node | None = None
         self._expected = [bytes(root)]  # of the nodes whose parents are verified; the next node's is on top
@@ -151,7 +152,6 @@ class Decoder:
         `HashMismatch` for bytes after the end. Many groups at a time are many times cheaper than one.
         """
         self._buffer += data
-        self._fed += len(data)
         if self.size is None:
             if len(self._buffer) < HEADER.size:
                 return
@@ -162,13 +162,12 @@ class Decoder:
             del self._buffer[: stops[-1]]
             yield from self._verify(nodes, stops, memoryview(taken))
         self.finished = self._next is None
-        if self.finished and self._buffer:
+        if self.finished and self._buffer and not self._others_follow:
             raise HashMismatch(f"the answer goes on after the end of blob {self._root.short()}", peer=self._peer)
 
-    @property
-    def missing(self) -> int:
-        """Bytes of the answer that are still to come, by the peer's claim; for a whole blob."""
-        return 0 if self.size is None else response_size(self.size) - self._fed
+    def rest(self) -> bytes:
+        """What came after the end, where the answers for others follow."""
+        return bytes(self._buffer) if self.finished else b""
 
     def end(self) -> None:
         """The stream ended: `Truncated` unless all of it had arrived."""

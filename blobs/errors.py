@@ -1,7 +1,7 @@
 """Errors of the blobs layer, by blame (see ``tidings.errors``).
 
-UsageError    InvalidHash  UnreadableFile
-PeerError     HashMismatch  Truncated  TooLarge  NotProvided  Refused  UnsupportedRequest
+UsageError    InvalidHash  UnreadableFile  FileExists
+PeerError     HashMismatch  Truncated  TooLarge  NotProvided  Refused (Busy)  UnsafeName  UnsupportedRequest
 NetworkError  Stalled  ProvidersExhausted
 StoreError    NotFound  FileChanged  BlobDamaged
 
@@ -16,7 +16,9 @@ from ..errors import NetworkError, PeerError, StoreError, TidingsError, UsageErr
 
 __all__ = [
     "BlobDamaged",
+    "Busy",
     "FileChanged",
+    "FileExists",
     "HashMismatch",
     "InvalidHash",
     "NotFound",
@@ -27,6 +29,7 @@ __all__ = [
     "TooLarge",
     "Truncated",
     "UnreadableFile",
+    "UnsafeName",
     "UnsupportedRequest",
 ]
 
@@ -37,6 +40,10 @@ class InvalidHash(UsageError):
 
 class UnreadableFile(UsageError):
     """The file to add, or to write to, cannot be used: it is not there, not a file, or not this user's."""
+
+
+class FileExists(UsageError):
+    """A file is in the way of one that is to be written. Nothing was written."""
 
 
 class HashMismatch(PeerError):
@@ -56,7 +63,15 @@ class NotProvided(PeerError):
 
 
 class Refused(PeerError):
-    """The peer has rules against this request (code 1, permission) or has had too many of them (code 2)."""
+    """The peer has rules against this request (code 1)."""
+
+
+class UnsafeName(PeerError):
+    """A collection has a name that is no place for a file below the chosen folder. Nothing was written."""
+
+
+class Busy(Refused):
+    """The peer has had too many requests (code 2): try again later."""
 
 
 class UnsupportedRequest(PeerError):

@@ -11,17 +11,28 @@ from enum import IntEnum
 
 from ..transport.errors import DecodeError
 from ..transport.postcard import Reader, Writer
-from .errors import NotProvided, Refused, UnsupportedRequest
+from .errors import Busy, NotProvided, Refused, UnsupportedRequest
 from .hash import HASH_SIZE, Hash
 from .ranges import ChunkRanges, ChunkRangesSeq
 
-__all__ = ["ALPN", "MAX_REQUEST", "GetManyRequest", "GetRequest", "ResetCode", "decode_request", "refusal"]
+__all__ = [
+    "ALPN",
+    "MAX_REQUEST",
+    "PUSH",
+    "GetManyRequest",
+    "GetRequest",
+    "ObserveRequest",
+    "PushRequest",
+    "Request",
+    "ResetCode",
+    "decode_request",
+    "refusal",
+]
 
 ALPN = b"/iroh-bytes/4"
 MAX_REQUEST = 1 << 20  # iroh's limit for a request's bytes
 
 GET, OBSERVE, PUSH, GET_MANY = 0, 1, 8, 9
-_KNOWN = {OBSERVE: "Observe", PUSH: "Push"}
 
 
 class ResetCode(IntEnum):
@@ -67,20 +78,59 @@ class GetManyRequest:
             yield self.hashes[index], ranges
 
 
-def decode_request(data: bytes) -> GetRequest | GetManyRequest:
-    """`UnsupportedRequest` for the other kinds, `DecodeError` for what is no request."""
-    reader = Reader(data)
-    kind = reader.u8()
-    if kind == GET_MANY:
-        hashes = tuple(Hash(reader.raw(HASH_SIZE)) for _ in range(reader.count(MAX_REQUEST, each=HASH_SIZE)))
-        many = GetManyRequest(hashes, ChunkRangesSeq.read(reader))
+@dataclass(frozen=True, slots=True)
+class ObserveRequest:
+    """What of a blob is there, now and as it changes."""
+
+    hash: Hash
+
+    def encode(self) -> bytes:
+        out = Writer().u8(OBSERVE).raw(bytes(self.hash))
+        ChunkRanges.ALL.write(out)
+        return out.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """What Get would ask for follows on the stream, as Get would answer it."""
+
+    hash: Hash
+    ranges: ChunkRangesSeq
+
+    def encode(self) -> bytes:
+        body = Writer().raw(bytes(self.hash))
+        self.ranges.write(body)
+        return Writer().u8(PUSH).octets(body.finish()).finish()
+
+    @classmethod
+    def decode(cls, body: bytes) -> PushRequest:
+        """Of what stands between the length and the data."""
+        reader = Reader(body)
+        request = cls(Hash(reader.raw(HASH_SIZE)), ChunkRangesSeq.read(reader))
         reader.end()
-        return many
-    if kind != GET:
-        if kind > GET_MANY:
+        return request
+
+
+Request = GetRequest | GetManyRequest | ObserveRequest | PushRequest
+
+
+def decode_request(data: bytes) -> GetRequest | GetManyRequest | ObserveRequest:
+    """Of a request that fills its stream: all but Push. `DecodeError` for what is none."""
+    reader = Reader(data)
+    request: GetRequest | GetManyRequest | ObserveRequest
+    match reader.u8():
+        case 0:
+            request = GetRequest(Hash(reader.raw(HASH_SIZE)), ChunkRangesSeq.read(reader))
+        case 1:
+            request = ObserveRequest(Hash(reader.raw(HASH_SIZE)))
+            ChunkRanges.read(reader)  # iroh's providers, too, tell all
+        case 9:
+            hashes = tuple(Hash(reader.raw(HASH_SIZE)) for _ in range(reader.count(MAX_REQUEST, each=HASH_SIZE)))
+            request = GetManyRequest(hashes, ChunkRangesSeq.read(reader))
+        case kind if kind <= GET_MANY:
+            raise UnsupportedRequest(f"this node answers Get, GetMany, Observe and Push, not request {kind}")
+        case kind:
             raise DecodeError(f"{kind} is not a kind of request")
-        raise UnsupportedRequest(f"this node answers Get and GetMany, not {_KNOWN.get(kind, f'request {kind}')}")
-    request = GetRequest(Hash(reader.raw(HASH_SIZE)), ChunkRangesSeq.read(reader))
     reader.end()
     return request
 
@@ -90,5 +140,5 @@ def refusal(code: int, hash: Hash, peer: object) -> NotProvided | Refused:
     if code == ResetCode.PERMISSION:
         return Refused(f"the peer does not allow blob {hash.short()} to be fetched by this node", peer=peer)
     if code == ResetCode.LIMIT:
-        return Refused(f"the peer has too many requests to send blob {hash.short()}; try again later", peer=peer)
+        return Busy(f"the peer has too many requests to send blob {hash.short()}; try again later", peer=peer)
     return NotProvided(f"the peer does not have all of blob {hash.short()}, or could not read it", peer=peer)

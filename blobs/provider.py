@@ -7,48 +7,97 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakValueDictionary
 
 from ..errors import NetworkError, PeerError, StoreError
+from ..transport.bucket import Bucket
 from ..transport.connection import Connection
 from ..transport.errors import ConnectionClosed
 from ..transport.keys import EndpointId
 from ..transport.stream import BiStream, SendStream
 from .bao import HEADER, encode
 from .errors import NotFound
+from .growing import GrowingBlobs
 from .hash import HASH_SIZE, Hash
-from .messages import MAX_REQUEST, GetManyRequest, GetRequest, ResetCode, decode_request
+from .messages import (
+    MAX_REQUEST,
+    PUSH,
+    GetManyRequest,
+    GetRequest,
+    ObserveRequest,
+    PushRequest,
+    Request,
+    ResetCode,
+    decode_request,
+)
+from .observe import encode_item, read_length
+from .push import receive_push
 from .ranges import ChunkRanges
 from .store import BlobStore
 
-__all__ = ["Allow", "Provider"]
+__all__ = ["Allow", "Provider", "Served"]
 
 logger = logging.getLogger(__name__)
 
 REQUESTS_OF_PEER = 32  # over all its connections; more streams wait unread until one is answered
 REQUESTS = 256  # of all peers together; each holds a piece of 256 KiB and two file descriptors
+OBSERVERS = 512  # of all peers together
+OBSERVE_INTERVAL = 0.1  # seconds between two items for one observer
 REQUEST_TIMEOUT = 10.0  # seconds to send a request
 WRITE_TIMEOUT = 60.0  # seconds to take a piece of 256 KiB
+SPAN = 2048  # hashes of a sequence read at a time at most
 PAGE = 16  # small blobs read at a time: 256 KiB at most
 CROWDED = 6  # while others wait, both are this many times shorter: a few slow peers must not keep everybody out
 
 Allow = Callable[[EndpointId, Hash], bool]
-"""Whether the peer may have the blob."""
+"""Whether the peer may have the blob, or where it is about pushing, may give it to us."""
+
+
+@dataclass(slots=True)
+class Served:
+    """What was asked of this node, and what it sent."""
+
+    requests: int = 0
+    refused: int = 0
+    broken: int = 0
+    """Requests that ended before their answer did."""
+    bytes_sent: int = 0
+    blobs_pushed: int = 0
+    active: int = 0
 
 
 class Provider:
     """Serves the blobs of ``store`` to whoever connects, or to whom ``allow`` lets."""
 
-    def __init__(self, store: BlobStore, allow: Allow | None = None) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        growing: GrowingBlobs,
+        *,
+        allow: Allow | None = None,
+        allow_push: Allow | None = None,
+        upload_rate: float | None = None,
+    ) -> None:
+        self.served = Served()
         self._store = store
+        self._growing = growing
         self._allow = allow
+        self._allow_push = allow_push
+        self._upload_rate = upload_rate
+        self._limits: WeakValueDictionary[EndpointId, _Limit] = WeakValueDictionary()
+        self._observers = asyncio.Semaphore(OBSERVERS)
         self._free = asyncio.Semaphore(REQUESTS)
         self._free_of_peer: WeakValueDictionary[EndpointId, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, connection: Connection) -> None:
         """Serve one connection until it ends."""
         free = self._free_of_peer.setdefault(connection.remote_id, asyncio.Semaphore(REQUESTS_OF_PEER))
+        limit = None
+        if self._upload_rate is not None:
+            limit = self._limits.setdefault(connection.remote_id, _Limit(self._upload_rate))
         async with asyncio.TaskGroup() as tasks:
             while True:
                 try:
@@ -56,23 +105,35 @@ class Provider:
                 except ConnectionClosed:
                     return
                 await free.acquire()
-                task = tasks.create_task(self._answer(connection, stream))
+                task = tasks.create_task(self._answer(connection, stream, limit))
                 task.add_done_callback(lambda _: free.release())
 
-    async def _answer(self, connection: Connection, stream: BiStream) -> None:
+    async def _answer(self, connection: Connection, stream: BiStream, limit: _Limit | None) -> None:
         peer = connection.remote_id
+        self.served.requests += 1
+        self.served.active += 1
         try:
+            async with asyncio.timeout(self.patience(REQUEST_TIMEOUT)):
+                request = await _read_request(stream)
+            if not self._may(peer, request):
+                self.served.refused += 1
+                stream.recv.stop(ResetCode.PERMISSION)
+                stream.send.reset(ResetCode.PERMISSION)
+                return
+            if isinstance(request, ObserveRequest):
+                await self._tell(request.hash, stream)
+                return
             async with self._free:
-                async with asyncio.timeout(self._patience(REQUEST_TIMEOUT)):
-                    request = decode_request(await stream.recv.read_to_end(MAX_REQUEST))
-                hashes = request.hashes if isinstance(request, GetManyRequest) else (request.hash,)
-                if self._allow is not None and not all(self._allow(peer, hash) for hash in hashes):
-                    stream.send.reset(ResetCode.PERMISSION)
-                    return
-                if isinstance(request, GetManyRequest):
-                    await self._send_many(request, stream.send)
-                else:
-                    await self._send_all(request, stream.send)
+                out = _Out(self, stream.send, limit)
+                match request:
+                    case GetManyRequest():
+                        await self._send_many(request, out)
+                    case GetRequest():
+                        await self._send_all(request, out)
+                    case PushRequest():
+                        self.served.blobs_pushed += await receive_push(
+                            self._store, self._growing, request, stream.recv, peer
+                        )
                 await stream.send.finish()
         except (PeerError, NetworkError, TimeoutError, NotFound) as error:
             logger.debug("a blob request of %s ends: %s", peer.short(), error or "too slow")
@@ -86,51 +147,143 @@ class Provider:
         except Exception:
             logger.exception("a blob request of %s failed", peer.short())
             self._refuse(stream)
+        finally:
+            self.served.active -= 1
 
-    def _patience(self, seconds: float) -> float:
+    def _may(self, peer: EndpointId, request: Request) -> bool:
+        if isinstance(request, PushRequest):
+            return self._allow_push is not None and self._allow_push(peer, request.hash)
+        hashes = request.hashes if isinstance(request, GetManyRequest) else (request.hash,)
+        return self._allow is None or all(self._allow(peer, hash) for hash in hashes)
+
+    async def _tell(self, hash: Hash, stream: BiStream) -> None:
+        """Answer Observe until the peer stops it."""
+        if self._observers.locked():
+            self.served.refused += 1
+            stream.send.reset(ResetCode.LIMIT)
+            return
+        async with self._observers:
+            telling = asyncio.create_task(self._tell_changes(hash, stream.send), name=f"observed: {hash.short()}")
+            stopped = asyncio.create_task(stream.send.stopped(), name=f"observer of {hash.short()}")
+            try:
+                await asyncio.wait([telling, stopped], return_when=asyncio.FIRST_EXCEPTION)
+                for task in (telling, stopped):
+                    if task.done():
+                        task.result()
+            finally:
+                for task in (telling, stopped):
+                    task.cancel()
+                await asyncio.gather(telling, stopped, return_exceptions=True)
+                stream.send.reset(ResetCode.INTERNAL)
+
+    async def _tell_changes(self, hash: Hash, out: SendStream) -> None:
+        told = ChunkRanges.NONE
+        async with aclosing(self._growing.watch(hash)) as states:
+            async for size, have in states:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await out.write(encode_item(size, have ^ told))
+                told = have
+                await asyncio.sleep(OBSERVE_INTERVAL)
+        await asyncio.Event().wait()  # nothing will change any more; the peer ends it
+
+    def patience(self, seconds: float) -> float:
         return seconds / CROWDED if self._free.locked() else seconds
 
-    @staticmethod
-    def _refuse(stream: BiStream) -> None:
+    def _refuse(self, stream: BiStream) -> None:
+        self.served.broken += 1
         stream.recv.stop(ResetCode.INTERNAL)
         stream.send.reset(ResetCode.INTERNAL)
 
-    async def _send_all(self, request: GetRequest, out: SendStream) -> None:
+    async def _send_all(self, request: GetRequest, out: _Out) -> None:
         """The root, then children as long as the sequence of hashes in the root has them."""
+        if request.ranges.is_blob:
+            await self._send(request.hash, request.ranges.items[0][1], out)
+            return
         async with await self._store.reader(request.hash) as root:
-            for index, ranges in request.ranges.wanted():
-                if index == 0:
-                    await self._send(request.hash, ranges, out)
-                    continue
-                child = await root.read((index - 1) * HASH_SIZE, HASH_SIZE)
-                if len(child) < HASH_SIZE:
+            wanted = request.ranges.wanted()
+            while page := list(islice(wanted, PAGE)):
+                first, last = max(page[0][0] - 1, 0), page[-1][0]
+                together = last - first <= SPAN
+                hashes = await root.read(first * HASH_SIZE, (last - first) * HASH_SIZE) if together else b""
+                blobs: list[tuple[Hash, ChunkRanges]] = []
+                for index, ranges in page:
+                    if index == 0:
+                        blobs.append((request.hash, ranges))
+                        continue
+                    at = (index - 1 - first) * HASH_SIZE
+                    child = hashes[at : at + HASH_SIZE] if together else await root.read(at, HASH_SIZE)
+                    if len(child) == HASH_SIZE:
+                        blobs.append((Hash(child), ranges))
+                if not await self._send_page(blobs, out) or len(blobs) < len(page):
                     return
-                await self._send(Hash(child), ranges, out)
 
-    async def _send_many(self, request: GetManyRequest, out: SendStream) -> None:
+    async def _send_many(self, request: GetManyRequest, out: _Out) -> None:
         """Up to the first that is not here: the end of the stream tells, where a reset might undo what was sent."""
         wanted = request.wanted()
         while page := list(islice(wanted, PAGE)):
-            small = await self._store.small([hash for hash, ranges in page if ranges == ChunkRanges.ALL])
-            ready: list[bytes] = []
-            for hash, ranges in page:
-                if ranges == ChunkRanges.ALL and (data := small.get(hash)) is not None:
-                    ready += HEADER.pack(len(data)), data
-                    continue
-                await self._write(out, b"".join(ready))
-                ready.clear()
-                try:
-                    await self._send(hash, ranges, out)
-                except NotFound:
-                    return
-            await self._write(out, b"".join(ready))
+            if not await self._send_page(page, out):
+                return
 
-    async def _write(self, out: SendStream, piece: bytes) -> None:
-        async with asyncio.timeout(self._patience(WRITE_TIMEOUT)):
-            await out.write(piece)
+    async def _send_page(self, page: list[tuple[Hash, ChunkRanges]], out: _Out) -> bool:
+        """False: the rest is not here."""
+        small = await self._store.small([hash for hash, ranges in page if ranges == ChunkRanges.ALL])
+        ready: list[bytes] = []
+        for hash, ranges in page:
+            if ranges == ChunkRanges.ALL and (data := small.get(hash)) is not None:
+                ready += HEADER.pack(len(data)), data
+                continue
+            await out.write(b"".join(ready))
+            ready.clear()
+            try:
+                await self._send(hash, ranges, out)
+            except NotFound:
+                return False
+        await out.write(b"".join(ready))
+        return True
 
-    async def _send(self, hash: Hash, ranges: ChunkRanges, out: SendStream) -> None:
-        async with await self._store.reader(hash) as reader:
+    async def _send(self, hash: Hash, ranges: ChunkRanges, out: _Out) -> None:
+        """All of it, or of a partial blob what comes before the first part that is not here; then `NotFound`."""
+        try:
+            reader = await self._store.reader(hash)
+        except NotFound:
+            async with self._growing.open(hash) as growing:
+                files = growing.files
+                pieces = encode(growing.size, ranges, growing.data_at, files.outboard_at)
+                while piece := await self._store.run(next, pieces, b""):
+                    await out.write(piece)
+                return
+        async with reader:
             pieces = encode(reader.info.size, ranges, reader.data_at, reader.outboard_at)
             while piece := next(pieces, b"") if reader.in_memory else await self._store.run(next, pieces, b""):
-                await self._write(out, piece)
+                await out.write(piece)
+
+
+class _Limit:
+    """What one peer may have, over all its connections."""
+
+    def __init__(self, rate: float) -> None:
+        self.bucket = Bucket(rate, rate / 4, asyncio.get_running_loop().time())
+
+
+class _Out:
+    """A stream that counts, and waits for the peer to take what is written, but not for ever."""
+
+    def __init__(self, provider: Provider, stream: SendStream, limit: _Limit | None) -> None:
+        self._provider = provider
+        self._stream = stream
+        self._limit = limit
+
+    async def write(self, piece: bytes) -> None:
+        if self._limit is not None:
+            await asyncio.sleep(self._limit.bucket.take(len(piece), asyncio.get_running_loop().time()))
+        async with asyncio.timeout(self._provider.patience(WRITE_TIMEOUT)):
+            await self._stream.write(piece)
+        self._provider.served.bytes_sent += len(piece)
+
+
+async def _read_request(stream: BiStream) -> Request:
+    """Of Push what stands before the data."""
+    first = await stream.recv.read(1)
+    if first != bytes((PUSH,)):
+        return decode_request(first + await stream.recv.read_to_end(MAX_REQUEST))
+    return PushRequest.decode(await stream.recv.read_exactly(await read_length(stream.recv, MAX_REQUEST)))

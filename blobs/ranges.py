@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from heapq import merge
 from dataclasses import dataclass
+from heapq import merge
 from typing import ClassVar
 
 from ..transport.errors import DecodeError
@@ -43,6 +43,19 @@ class ChunkRanges:
     def of(cls, start: int, stop: int | None = None) -> ChunkRanges:
         """Chunks ``start`` up to ``stop`` (excluded), or for ever."""
         return cls((start,) if stop is None else (start, stop))
+
+    @classmethod
+    def of_spans(cls, spans: Iterable[tuple[int, int]]) -> ChunkRanges:
+        """All that is in one of ``spans``, (start, stop) each, which begin in rising order; empty ones are nothing."""
+        out: list[int] = []
+        for start, stop in spans:
+            if start >= stop:
+                continue
+            if out and start <= out[-1]:
+                out[-1] = max(out[-1], stop)
+            else:
+                out += (start, stop)
+        return cls(tuple(out))
 
     def contains(self, start: int, stop: int) -> bool:
         """Whether all chunks from ``start`` up to ``stop`` are in the set."""
@@ -111,14 +124,14 @@ class ChunkRanges:
 
     def whole_groups(self, chunks: int) -> ChunkRanges:
         """The groups all of whose chunks are in the set, of a blob of ``chunks`` chunks."""
-        return _joined(
+        return self.of_spans(
             (-(-start // GROUP_CHUNKS) * GROUP_CHUNKS, stop if stop == chunks else stop // GROUP_CHUNKS * GROUP_CHUNKS)
             for start, stop in self.spans(chunks)
         )
 
     def touched_groups(self, chunks: int) -> ChunkRanges:
         """The groups any of whose chunks are in the set, of a blob of ``chunks`` chunks."""
-        return _joined(
+        return self.of_spans(
             (start // GROUP_CHUNKS * GROUP_CHUNKS, min(chunks, -(-stop // GROUP_CHUNKS) * GROUP_CHUNKS))
             for start, stop in self.spans(chunks)
         )
@@ -160,19 +173,6 @@ class ChunkRanges:
             else:
                 boundaries.append(at)
         return cls(tuple(boundaries))
-
-
-def _joined(spans: Iterable[tuple[int, int]]) -> ChunkRanges:
-    """The set of all that is in ``spans``, which begin in rising order; empty ones are nothing."""
-    out: list[int] = []
-    for start, stop in spans:
-        if start >= stop:
-            continue
-        if out and start <= out[-1]:
-            out[-1] = max(out[-1], stop)
-        else:
-            out += (start, stop)
-    return ChunkRanges(tuple(out))
 
 
 ChunkRanges.ALL = ChunkRanges((0,))

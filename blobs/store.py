@@ -38,21 +38,21 @@ from ..storage.errors import from_os_error
 from ..storage.files import make_private_dir
 from ..storage.prepared import Prepared
 from ..storage.tables import blobs
-from .bao import Leaf, Pairs
 from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
-from .geometry import GROUP, PAIR
+from .geometry import GROUP
 from .hash import HASH_SIZE, Hash
 from .outboard import build
+from .partial import partial_paths
 from .spool import Spool
 
-__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Filter", "Incoming", "Progress", "Write"]
+__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Filter", "Progress", "Write"]
 
 INLINE_DATA = GROUP  # bytes of a blob that live in its row
 INLINE_OUTBOARD = 16 * 1024
 PIECE = 1 << 20  # bytes read, hashed and written at once
 AT_ONCE = 4  # pieces of a file in one call in a thread
 THREADS = 4
-COMPLETE = 1  # the row's state; partial blobs (0) are not kept yet
+COMPLETE, PARTIAL = 1, 0  # a row's state
 ABANDONED_S = 24 * 3600  # since the last write: then it is nobody's any more, also where processes share the folder
 MAX_CHILDREN = 1 << 20  # of a hash sequence that are looked at: 32 MiB of it
 MAX_SIZE = (1 << 63) - 1  # SQLite's integers
@@ -91,6 +91,7 @@ _INSERT = Prepared(
     )
 )
 _ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
+_STATE = Prepared(sa.select(blobs.c.state).where(blobs.c.hash == sa.bindparam("key")))
 _SMALL = Prepared(sa.select(blobs.c.data).where(*_WHOLE))
 
 
@@ -167,40 +168,6 @@ class BlobReader:
         return out
 
 
-class Incoming:
-    """A blob that arrives verified, piece by piece. `commit` or `discard` ends it."""
-
-    def __init__(self, store: BlobStore, hash: Hash) -> None:
-        self.hash = hash
-        self.received = 0
-        self._store = store
-        self._data = store.spool(INLINE_DATA)
-        self._outboard = store.spool(INLINE_OUTBOARD)
-
-    async def write(self, items: list[Leaf | Pairs]) -> None:
-        """Keep what a `Decoder` has verified."""
-        self.received += sum(len(item.data) for item in items if isinstance(item, Leaf))
-        if self.received <= INLINE_DATA:
-            self._write(items)
-        else:
-            await self._store.run(self._write, items)
-
-    async def commit(self) -> BlobInfo:
-        """All of it is there: make it a blob of the store."""
-        return await self._store.commit(self.hash, self._data, self._outboard)
-
-    async def discard(self) -> None:
-        """Forget what came. Harmless after `commit`."""
-        await self._store.discard(self._data, self._outboard)
-
-    def _write(self, items: list[Leaf | Pairs]) -> None:
-        for item in items:
-            if isinstance(item, Leaf):
-                self._data.write(item.offset, item.data)
-            else:
-                self._outboard.write(item.index * PAIR, item.data)
-
-
 class BlobStore:
     """Blobs in ``database`` and under ``directory``, which belongs to this store alone, or to the database's."""
 
@@ -246,6 +213,16 @@ class BlobStore:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [BlobInfo(Hash(row.hash), row.size) for row in rows]
 
+    async def which(self, hashes: Sequence[Hash], *, complete: bool = True) -> set[Hash]:
+        """Of these, the blobs that are here; or those of which a part may be."""
+        state = COMPLETE if complete else PARTIAL
+
+        def job(connection: sa.Connection) -> set[Hash]:
+            return {hash for hash in hashes if _STATE.first(connection, {"key": bytes(hash)}) == (state,)}
+
+        found = await self._database.read(job)
+        return found | {Hash.EMPTY} if complete and Hash.EMPTY in hashes else found
+
     async def small(self, hashes: Sequence[Hash]) -> dict[Hash, bytes]:
         """Of these, the blobs of at most `INLINE_DATA` bytes that are here."""
 
@@ -276,8 +253,11 @@ class BlobStore:
                 await self._database.write(lambda connection: connection.execute(_FORGET, key))
             raise
 
-    async def export(self, hash: Hash, target: Path) -> None:
-        """Write the blob to ``target``, which appears whole or not at all and replaces what was there."""
+    async def export(self, hash: Hash, target: Path, *, durable: bool = True) -> None:
+        """Write the blob to ``target``, which appears whole or not at all and replaces what was there.
+
+        ``durable``: return when it is on the disk, so that not even a power cut leaves less.
+        """
         async with await self.reader(hash) as reader:
             temporary = target.with_name(f".{target.name[:100]}.{os.urandom(6).hex()}.part")
             try:
@@ -288,7 +268,8 @@ class BlobStore:
                 with file:
                     async for piece in reader:
                         await self.run(_write_all, file, piece)
-                    await self.run(os.fsync, file.fileno())
+                    if durable:
+                        await self.run(os.fsync, file.fileno())
                 await self.run(temporary.rename, target)
             except OSError as error:
                 raise from_os_error(error, target) from error
@@ -310,7 +291,7 @@ class BlobStore:
         """Of blobs whose rows are gone."""
 
         def remove() -> None:
-            paths = [self._path(hash, kind) for hash in hashes for kind in ("data", "obao4")]
+            paths = [path for hash in hashes for path in partial_paths(self.stem(hash))]
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     if not self._database.is_shared or time.time() - path.stat().st_mtime > ABANDONED_S:
@@ -384,6 +365,39 @@ class BlobStore:
 
             return await self.add_stream(pieces() if through is None else through(pieces()), progress)
 
+    async def add_files(self, paths: Sequence[Path]) -> Sequence[BlobInfo]:
+        """Copy some hundred files, the small ones in one transaction. As `add_path`."""
+
+        def read() -> list[bytes | None]:
+            return [_small_file(path) for path in paths]
+
+        contents = await self.run(read)
+        small = [(Hash.of(content), content) for content in contents if content is not None]
+        if small:
+            await self.keep(small)
+        infos = iter(small)
+        return [
+            BlobInfo(next(infos)[0], len(content)) if content is not None else await self.add_path(path)
+            for path, content in zip(paths, contents, strict=True)
+        ]
+
+    async def same_file(self, path: Path, hash: Hash, size: int) -> bool:
+        """Whether the file at ``path`` has the bytes of the blob; one that cannot be read has not."""
+
+        def look() -> bool:
+            try:
+                with _open_regular(path) as file:
+                    if os.fstat(file.fileno()).st_size != size:
+                        return False
+                    hasher = blake3.blake3()
+                    while piece := file.read(PIECE):
+                        hasher.update(piece)
+                    return Hash(hasher.digest()) == hash
+            except (OSError, UnreadableFile):
+                return False
+
+        return await self.run(look)
+
     async def _add_file(self, file: FileIO, path: Path, before: os.stat_result, progress: Progress | None) -> BlobInfo:
         """Copied and hashed in one pass, for the size says where each pair of the tree belongs."""
         data, outboard = self.spool(INLINE_DATA), self.spool(INLINE_OUTBOARD)
@@ -454,10 +468,6 @@ class BlobStore:
         finally:
             await self.discard(data, outboard)
 
-    def incoming(self, hash: Hash) -> Incoming:
-        """Room for a blob that somebody sends."""
-        return Incoming(self, hash)
-
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def spool(self, limit: int) -> Spool:
@@ -485,15 +495,34 @@ class BlobStore:
                     spool.sync()
 
         def move() -> None:
+            data_path, outboard_path, bitmap_path = partial_paths(self.stem(hash))
             if not outboard.in_memory:
-                outboard.move(self._path(hash, "obao4"))
-            data.move(self._path(hash, "data"))
+                outboard.move(outboard_path)
+            data.move(data_path)
+            bitmap_path.unlink(missing_ok=True)
 
         await self.run(sync)
         async with self.moving:
             await self.run(move)
             await self._insert(hash, row)
         return info
+
+    async def adopt(self, hash: Hash, size: int, outboard: bytes | None) -> BlobInfo:
+        """The files that have the blob's name are whole and durable: make a blob of them.
+
+        ``outboard``: its bytes, where they are to live in the row.
+        """
+        _, outboard_path, bitmap_path = partial_paths(self.stem(hash))
+
+        def tidy() -> None:
+            bitmap_path.unlink(missing_ok=True)
+            if outboard is not None:
+                outboard_path.unlink(missing_ok=True)
+
+        async with self.moving:
+            await self._insert(hash, {"size": size, "data": None, "outboard": outboard})
+            await self.run(tidy)
+        return BlobInfo(hash, size)
 
     async def _insert(self, hash: Hash, row: dict[str, object]) -> None:
         await self._database.write(_insertion(hash, row))
@@ -516,17 +545,19 @@ class BlobStore:
             wanted = await self.run(step, *wanted)
         return wanted
 
-    def _path(self, hash: Hash, kind: str) -> Path:
+    def stem(self, hash: Hash) -> Path:
+        """The path of its files, without the suffix that says which."""
         name = str(hash)
-        return self._data / name[:2] / f"{name}.{kind}"
+        return self._data / name[:2] / name
 
     def _open(self, info: BlobInfo, outboard: bytes | None) -> tuple[int, bytes | int]:
         """The file of the data and, where the row has none, that of the outboard; blocks."""
         opened: list[int] = []
         try:
-            opened.append(os.open(self._path(info.hash, "data"), os.O_RDONLY | os.O_CLOEXEC))
+            data_path, outboard_path, _ = partial_paths(self.stem(info.hash))
+            opened.append(os.open(data_path, os.O_RDONLY | os.O_CLOEXEC))
             if outboard is None:
-                opened.append(os.open(self._path(info.hash, "obao4"), os.O_RDONLY | os.O_CLOEXEC))
+                opened.append(os.open(outboard_path, os.O_RDONLY | os.O_CLOEXEC))
             size = os.fstat(opened[0]).st_size
             if size != info.size:
                 raise BlobDamaged(f"the file of blob {info.hash} has {size} bytes of {info.size}: fetch it again")
@@ -557,6 +588,18 @@ def _open_regular(path: Path) -> FileIO:
         os.close(fd)
         raise UnreadableFile(f"{path} is not a regular file: add files one by one")
     return FileIO(fd, "rb")
+
+
+def _small_file(path: Path) -> bytes | None:
+    """Its bytes, if they are few."""
+    try:
+        with _open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > INLINE_DATA:
+                return None
+            content = _read(file, path, INLINE_DATA + 1)
+    except OSError as error:
+        raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
+    return content if len(content) <= INLINE_DATA else None
 
 
 def _read(file: FileIO, path: Path, size: int) -> bytes:

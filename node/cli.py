@@ -115,6 +115,32 @@ def chat(
 
 
 @app.command()
+def send(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A file or a folder.")],
+    qr: Annotated[bool, typer.Option(help="Show the ticket as a QR code, too.")] = True,
+) -> None:
+    """Send a file or a folder: prints the ticket for `tidings receive`, and serves it until Ctrl-C."""
+    from .send_command import send
+
+    run(lambda: send(context.obj, path.resolve(), qr))
+
+
+@app.command()
+def receive(
+    context: typer.Context,
+    ticket: Annotated[str, typer.Argument(help="What `tidings send` printed.")],
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to; made where missing.")] = Path(),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are other ones.")] = False,
+) -> None:
+    """Receive what somebody sends. Interrupted, the same command goes on where it was."""
+    from ..blobs import BlobTicket
+    from .send_command import receive
+
+    run(lambda: receive(context.obj, BlobTicket.parse(ticket), folder, overwrite))
+
+
+@app.command()
 def relay(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="TOML file, with the names of the Rust relay's.")] = None,

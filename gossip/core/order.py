@@ -6,6 +6,7 @@ it was given up is still handed on, out of its order, and says so: nothing that 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from .log import Entry
 __all__ = ["AuthorOrder", "Gap"]
 
 MAX_AUTHORS = 16_384  # sessions remembered; about 5 MB. Who was silent for longest is forgotten first
-MAX_HELD = 512  # messages of one session that wait for an earlier one
-MAX_HELD_IN_ALL = 8_192
-MAX_SKIPPED = 1_024  # numbers of one session that were given up and may still come
+MAX_HELD = 4_096  # messages of one session that wait for an earlier one: what a log keeps by default
+MAX_HELD_IN_ALL = 16_384
+MAX_SKIPPED = 256  # runs of numbers of one session that were given up and may still come
+MOST = 1 << 64  # above any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,23 @@ class _Session:
     turn: int
     """The number that is to come next."""
     held: dict[int, Entry] = field(default_factory=dict)
-    skipped: set[int] = field(default_factory=set)
+    skipped: list[tuple[int, int]] = field(default_factory=list)
+    """Runs of numbers, first and last, in rising order."""
     moved_at: float = 0.0
     """When one of its messages came last."""
+
+    def was_skipped(self, number: int) -> bool:
+        at = bisect_right(self.skipped, (number, MOST)) - 1
+        return at >= 0 and number <= self.skipped[at][1]
+
+    def unskip(self, number: int) -> bool:
+        """It came after all. Whether it was skipped."""
+        if not self.was_skipped(number):
+            return False
+        at = bisect_right(self.skipped, (number, MOST)) - 1
+        first, last = self.skipped[at]
+        self.skipped[at : at + 1] = [run for run in ((first, number - 1), (number + 1, last)) if run[0] <= run[1]]
+        return True
 
 
 class AuthorOrder:
@@ -69,9 +85,7 @@ class AuthorOrder:
                 self._held -= 1
             session.turn = number
         if number < session.turn:
-            late = number in session.skipped
-            session.skipped.discard(number)
-            return [(entry, True)] if late else []
+            return [(entry, True)] if session.unskip(number) else []
         if number > session.turn:
             if number not in session.held:
                 session.held[number] = entry
@@ -84,7 +98,7 @@ class AuthorOrder:
         """It was handed on in an earlier run, and those before it, or else they come late."""
         session = self._sessions.setdefault((envelope.author, envelope.session), _Session(envelope.number))
         self._skip(session, envelope.number)
-        session.skipped.discard(envelope.number)
+        session.unskip(envelope.number)
         session.turn = max(session.turn, envelope.number + 1)
         self._forget_oldest()
 
@@ -94,7 +108,7 @@ class AuthorOrder:
         if session is None:
             return False
         number = envelope.number
-        return number in session.held or (number < session.turn and number not in session.skipped)
+        return number in session.held or (number < session.turn and not session.was_skipped(number))
 
     def waits(self, key: tuple[bytes, int]) -> bool:
         """Whether messages of this session are held back."""
@@ -117,10 +131,10 @@ class AuthorOrder:
 
     def _skip(self, session: _Session, turn: int) -> None:
         """Go on at ``turn``, where that is ahead; what is before it may come late."""
-        first, session.turn = session.turn, max(session.turn, turn)
-        for number in range(session.turn - 1, max(first, session.turn - MAX_SKIPPED) - 1, -1):
-            if len(session.skipped) < MAX_SKIPPED:
-                session.skipped.add(number)
+        if turn > session.turn:
+            session.skipped.append((session.turn, turn - 1))
+            del session.skipped[:-MAX_SKIPPED]
+            session.turn = turn
 
     def _follow(self, session: _Session) -> Iterator[tuple[Entry, bool]]:
         while session.turn in session.held:

@@ -4,3 +4,5 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # for tree.py
+
+from peers import liar, peers  # noqa: F401

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from peers import Answer, MakePeer
 from tidings.blobs import (
     ALPN,
     BlobFormat,
-    Blobs,
     BlobTicket,
+    Busy,
     Hash,
     HashMismatch,
     NotProvided,
@@ -29,8 +30,7 @@ from tidings.blobs import provider as provider_module
 from tidings.blobs.messages import GetRequest
 from tidings.blobs.ranges import ChunkRanges, ChunkRangesSeq
 from tidings.errors import UsageError
-from tidings.storage import Database
-from tidings.transport import BiStream, Connection, Endpoint, EndpointAddr, Router, SecretKey
+from tidings.transport import BiStream, Connection, Endpoint, EndpointAddr, SecretKey
 from tidings.transport.errors import (
     ConnectionClosed,
     DecodeError,
@@ -40,58 +40,6 @@ from tidings.transport.errors import (
     Unreachable,
 )
 from tree import pattern, response
-
-
-class Peer:
-    """An endpoint with blobs, served, counting the connections to it."""
-
-    def __init__(self, endpoint: Endpoint, blobs: Blobs) -> None:
-        self.endpoint, self.blobs = endpoint, blobs
-        self.connections: list[Connection] = []
-
-    async def handle(self, connection: Connection) -> None:
-        self.connections.append(connection)
-        await self.blobs.handle(connection)
-
-
-MakePeer = Callable[..., Awaitable[Peer]]
-Answer = Callable[[BiStream], Awaitable[None]]
-
-
-@pytest.fixture
-async def peers(tmp_path: Path) -> AsyncIterator[MakePeer]:
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def make(**options: object) -> Peer:
-            database = await Database.open(None)
-            stack.push_async_callback(database.aclose)
-            endpoint = await stack.enter_async_context(Endpoint.bind(bind=["127.0.0.1:0"]))
-            blobs = Blobs(endpoint, database, tmp_path / endpoint.id.short(), **options)  # type: ignore[arg-type]
-            stack.push_async_callback(blobs.aclose)
-            peer = Peer(endpoint, blobs)
-            await stack.enter_async_context(Router(endpoint, {ALPN: peer.handle}))
-            return peer
-
-        yield make
-
-
-@pytest.fixture
-async def liar() -> AsyncIterator[Callable[[Answer], Awaitable[EndpointAddr]]]:
-    """Makes providers that read the request and then do as they like."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def make(answer: Answer) -> EndpointAddr:
-            async def handle(connection: Connection) -> None:
-                while True:
-                    stream = await connection.accept_bi()
-                    await stream.recv.read_to_end(1000)
-                    await answer(stream)
-
-            endpoint = await stack.enter_async_context(Endpoint.bind(bind=["127.0.0.1:0"]))
-            await stack.enter_async_context(Router(endpoint, {ALPN: handle}))
-            return endpoint.addr()
-
-        yield make
 
 
 @pytest.mark.parametrize("size", [0, 1, 16384, 16385, 3 << 20])
@@ -144,7 +92,7 @@ async def test_a_dead_provider_costs_one_dial(peers: MakePeer, monkeypatch: pyte
 
     monkeypatch.setattr(b.endpoint, "connect", connect)
     dead = SecretKey.generate().public
-    fetches = [b.blobs.fetch(Hash.of(b"%d" % number), [dead]) for number in range(20)]
+    fetches = [b.blobs.fetch(Hash.of(b"%d" % number), [dead], retries=0) for number in range(20)]
     results = await asyncio.gather(*fetches, return_exceptions=True)
     assert all(isinstance(result, ProvidersExhausted) for result in results)
     assert dials == 1
@@ -218,19 +166,20 @@ async def test_why_each_provider_failed(
         await liar(huge): TooLarge,
         await liar(nothing): NotProvided,
         await liar(refuses(1)): Refused,
-        await liar(refuses(2)): Refused,
+        await liar(refuses(2)): Busy,
         await liar(refuses(3)): NotProvided,
         EndpointAddr(SecretKey.generate().public): Unreachable,
     }
-    b = await peers()
-    with pytest.raises(ProvidersExhausted) as caught:
-        await b.blobs.fetch(Hash.of(data), list(expected), max_size=1 << 30, stall_timeout=0.3)
-    reasons = caught.value.reasons
-    assert {id: type(error) for id, error in reasons.items()} == {str(p.id): kind for p, kind in expected.items()}
-    mismatch = next(error for error in reasons.values() if isinstance(error, HashMismatch))
-    assert mismatch.peer == str(next(iter(expected)).id)
-    assert await b.blobs.list() == []
-    assert not list((tmp_path / b.endpoint.id.short() / "temp").iterdir())
+    for provider, kind in expected.items():
+        b = await peers()
+        with pytest.raises(ProvidersExhausted) as caught:
+            await b.blobs.fetch(Hash.of(data), [provider], max_size=1 << 30, stall_timeout=0.3, retries=0)
+        (reason,) = caught.value.reasons.values()
+        assert type(reason) is kind and caught.value.reasons.keys() == {str(provider.id)}
+        if kind is HashMismatch:
+            assert isinstance(reason, HashMismatch) and reason.peer == str(provider.id)
+        assert await b.blobs.list() == []
+        assert not list((tmp_path / b.endpoint.id.short() / "temp").iterdir())
 
 
 async def test_a_provider_that_sends_a_byte_now_and_then_has_stalled(

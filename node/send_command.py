@@ -1,0 +1,119 @@
+"""``tidings send`` and ``tidings receive``: files and folders from one machine to another, as a collection."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from ..blobs import BlobFormat, BlobTicket, SequenceProgress
+from ..blobs import Progress as Report
+from ..errors import UsageError
+from .command import Context
+from .output import Output, printable
+from .serving import catch_end
+
+__all__ = ["receive", "send"]
+
+
+async def send(common: Context, path: Path, qr: bool) -> None:
+    """Copy what is at ``path`` into the store, print its ticket, and serve it until the command is ended."""
+    is_folder = await asyncio.to_thread(path.is_dir)
+    async with common.open_node() as node:
+        blobs, output = node.blobs, common.output
+        told = catch_end()
+        if not path.name:
+            raise UsageError(f"{path} has no name: send a file or a folder in it")
+        if is_folder:
+            with _counted(output, "files read") as progress:
+                info = await blobs.add_folder(path, progress=progress, tag=False, below=path.name)
+        else:
+            with _measured(output) as report:
+                content = await blobs.add_path(path, progress=report, tag=False)
+            info = await blobs.add_collection([(path.name, content.hash)], tag=False)
+        async with blobs.hold(info.hash):
+            count = len(await blobs.collection(info.hash))
+            await blobs.tags.set(f"sent/{printable(path.name)}", info.hash, BlobFormat.HASH_SEQ)
+            ticket = str(blobs.ticket(info.hash, BlobFormat.HASH_SEQ))
+            output.result(f"tidings receive {ticket}", ticket=ticket, hash=str(info.hash), files=count)
+            if qr and output.console.is_terminal and not output.as_json:
+                output.console.print(_qr(ticket), highlight=False, soft_wrap=True)
+            output.event("serving", f"{count} files can be received until Ctrl-C", files=count)
+            await told.wait()
+            output.event("served", f"{blobs.served.bytes_sent} bytes were sent", bytes=blobs.served.bytes_sent)
+
+
+async def receive(common: Context, ticket: BlobTicket, folder: Path, overwrite: bool) -> None:
+    """Fetch what a ticket names, and write it below ``folder``. What came already is not fetched again."""
+    async with common.open_node() as node:
+        blobs, output = node.blobs, common.output
+        begun = time.monotonic()
+        if ticket.format is BlobFormat.RAW:
+            raise UsageError("this is the ticket of a single blob without a name: tidings blob get TICKET FILE")
+        with _counted(output, "files received") as progress:
+            collection = await blobs.fetch_collection(ticket, progress=progress, tag=False)
+        async with blobs.hold(ticket.hash):
+            await blobs.tags.set(f"received/{ticket.hash}", ticket.hash, BlobFormat.HASH_SEQ)
+            with _counted(output, "files written") as progress:
+                await blobs.export_collection(ticket.hash, folder, overwrite=overwrite, progress=progress)
+            await blobs.tags.delete(f"received/{ticket.hash}")
+        seconds = time.monotonic() - begun
+        output.result(
+            f"{len(collection)} files in {folder}, {seconds:.1f} s",
+            files=len(collection),
+            folder=str(folder),
+            names=[name for name, _ in collection],
+        )
+
+
+@contextmanager
+def _measured(output: Output) -> Iterator[Report | None]:
+    """A bar of bytes with rate and time left, where somebody looks."""
+    if output.as_json or not output.console.is_terminal:
+        yield None
+        return
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=output.console, transient=True) as bars:
+        bar = bars.add_task("", total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def _counted(output: Output, what: str) -> Iterator[Callable[[SequenceProgress], object] | None]:
+    """A bar of files, with the bytes and their rate."""
+    if output.as_json or not output.console.is_terminal:
+        yield None
+        return
+    begun = time.monotonic()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[bytes]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=output.console, transient=True) as bars:
+        bar = bars.add_task("", total=None, bytes="")
+
+        def show(progress: SequenceProgress) -> None:
+            megabytes = progress.bytes_done / 1e6
+            rate = megabytes / max(time.monotonic() - begun, 1e-3)
+            text = f"{megabytes:.1f} MB, {rate:.1f} MB/s"
+            bars.update(bar, completed=progress.blobs_done, total=progress.blobs, bytes=text)
+
+        yield show
+
+
+def _qr(text: str) -> str:
+    import segno
+
+    out = io.StringIO()
+    segno.make(text, micro=False).terminal(out=out, compact=True)
+    return out.getvalue()
