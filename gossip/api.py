@@ -35,7 +35,7 @@ from .net.log_driver import LOG_ALPN
 from .net.peer_set import ALPN
 from .sent import Sent
 from .stats import Stats
-from .subscription import CAPACITY, Delivery, Event, Received, Subscription, WhenFull
+from .subscription import CAPACITY, LOG_CAPACITY, Delivery, Event, Received, Subscription, WhenFull
 
 __all__ = ["Gossip", "Topic", "topic_id"]
 
@@ -84,7 +84,7 @@ class Gossip:
         topic: bytes | str,
         bootstrap: Sequence[EndpointAddr | EndpointId | str] = (),
         *,
-        capacity: int = CAPACITY,
+        capacity: int | None = None,
         when_full: WhenFull = "drop",
         log: LogConfig | bool = False,
         since: float | None = None,
@@ -92,8 +92,8 @@ class Gossip:
         """Join ``topic`` through ``bootstrap``, all of them at once, and return without waiting for an answer.
 
         Peers that do not answer are asked again, more and more slowly. Without ``bootstrap`` we wait for others to
-        join through us. ``capacity`` events are kept for a slow reader; ``when_full`` says what happens then. A second
-        subscription to a topic is a second view of the same membership.
+        join through us. ``capacity`` events, 1,024 or with a log 8,192, are kept for a slow reader; ``when_full`` says
+        what happens then. A second subscription to a topic is a second view of the same membership.
 
         With a ``log`` the last messages are kept here, and compared with the logs of neighbours: who was cut off gets
         what it missed; messages are signed, and come in each author's order. ``since``, in Unix time, implies a log,
@@ -106,7 +106,7 @@ class Gossip:
         """
         id = topic_id(topic)
         peers = self._peers(bootstrap)
-        if capacity < 1:
+        if capacity is not None and capacity < 1:
             raise UsageError("a subscription needs room for one event at least")
         if when_full not in get_args(WhenFull):
             raise UsageError(f"when_full is one of {', '.join(get_args(WhenFull))}, not {when_full!r}")
@@ -117,6 +117,8 @@ class Gossip:
         at = None if since is None else _by_our_clock(since)
         if kept is not None and kept.stored and not self._keeps:
             raise UsageError("there is no store to keep the log in: open a Node, or give Gossip a keeper")
+        if capacity is None:
+            capacity = CAPACITY if kept is None else LOG_CAPACITY
         before = await self._driver.load(id, kept)
         return self._subscribe(id, peers, Subscription(capacity, when_full), kept, at, before)
 

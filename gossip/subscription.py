@@ -15,6 +15,7 @@ from .errors import SubscriberTooSlow
 
 __all__ = [
     "CAPACITY",
+    "LOG_CAPACITY",
     "Delivery",
     "Event",
     "Lagged",
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 1.0  # seconds that a message waits for room; half of what makes a neighbour take us for one that stalls
 CAPACITY = 1024  # events: half a second at the speed of a fast swarm, and at most 4 MiB of content
+LOG_CAPACITY = 8192  # with a log, where what waited for an earlier message comes all at once: twice `order.MAX_HELD`
 
 
 @dataclass(frozen=True, slots=True)
