@@ -1,8 +1,9 @@
 """``python -m benchmarks [NAME ...]``: the same work for tidings and for the Rust peer, in one run, in processes.
 
 Each row is the median of the rounds (with the least and the most). The last column is tidings / Rust, so that a slow
-machine slows both. Names: startup, streams, blobs, gossip, and of documents inserts, syncs, wire, latency, many,
-and relay, which stands alone; all unless given. ``million`` is run only by name, as it takes some ten minutes.
+machine slows both. Names: startup, streams; tree, blobs, providers, files, range; of documents inserts, syncs,
+wire, latency, many; gossip; and relay, which stands alone; all unless given. ``million`` is run only by name, as it
+takes some ten minutes.
 """
 
 import asyncio
@@ -13,10 +14,12 @@ from importlib.metadata import version
 
 from rich.console import Console
 
+from .blobs import blob_files, blob_providers, blob_range, blobs
 from .documents import inserts, latency, many, million, syncs, wire
 from .gossip import gossip
-from .pairs import KINDS, ROOT, ROUNDS, Ours, Report, Rust, two
+from .pairs import ROOT, ROUNDS, Ours, Report, Rust
 from .relay import relay
+from .tree import tree_speed
 
 ALPN = b"bench/1".hex()
 console = Console(width=118)
@@ -78,22 +81,22 @@ async def streams(report, size=64 << 20):
     report.row("one stream; its sending loop replaced", "MB/s", results["ours"], results["mended"])
 
 
-async def blobs(report, size=64 << 20):
-    results = {}
-    for kind in KINDS:
-        rates = []
-        for _ in range(ROUNDS):
-            async with two(kind) as (a, b):
-                hash = await a.do("blob_add_pattern", timeout=60, size=size)
-                ticket = await a.do("blob_ticket", hash=hash)
-                answer = await b.do("blob_download", timeout=120, ticket=ticket, check_pattern=size)
-                assert answer["same"]
-                rates.append(size / answer["seconds"] / 1e6)
-        results[kind] = rates
-    report.row(f"fetch a blob of {size >> 20} MiB", "MB/s", results["tidings"], results["rust"])
-
-
-SECTIONS = {f.__name__: f for f in (startup, streams, blobs, inserts, syncs, wire, latency, many, gossip, relay)}
+SECTIONS = {
+    "startup": startup,
+    "streams": streams,
+    "tree": tree_speed,
+    "blobs": blobs,
+    "providers": blob_providers,
+    "files": blob_files,
+    "range": blob_range,
+    "inserts": inserts,
+    "syncs": syncs,
+    "wire": wire,
+    "latency": latency,
+    "many": many,
+    "gossip": gossip,
+    "relay": relay,
+}
 BY_NAME = SECTIONS | {"million": million}
 
 

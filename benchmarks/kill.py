@@ -1,7 +1,8 @@
 """``python -m benchmarks.kill --rounds 200``: kill a process that writes, again and again.
 
-The long form of ``tests/node/test_kill.py``, and with ``--documents`` of ``tests/docs_sync/test_crash.py``: batches,
-deletes and entries of others, then migrations, a quarter of the rounds. Exit status 1 at the first loss; the directory
+The long form of ``tests/node/test_kill.py``; with ``--documents`` of ``tests/docs_sync/test_crash.py``: batches,
+deletes and entries of others, then migrations, a quarter of the rounds; with ``--blobs`` of
+``tests/blobs/test_kill.py``: imports, fetches, exports and collections. Exit status 1 at the first loss; the directory
 is kept then.
 """
 
@@ -17,7 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "node"), str(TESTS / "docs_sync")]
+sys.path[:0] = [str(TESTS / "node"), str(TESTS / "docs_sync"), str(TESTS / "blobs")]
+from blob_kills import kill_blobs
 from crash_rounds import kill_documents, kill_migrations
 from kill_rounds import kill_rounds
 
@@ -37,15 +39,22 @@ async def documents(directory: Path, rounds: int, rng: random.Random) -> str:
     )
 
 
+async def blobs(directory: Path, rounds: int, rng: random.Random) -> str:
+    done = await kill_blobs(directory, rounds, rng)
+    steps = ", ".join(f"{count} {step}" for step, count in done.most_common())
+    return f"{rounds} kills among {sum(done.values())} steps ({steps}); every blob called complete verified"
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rounds", type=int, default=200)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--documents", action="store_true", help="the documents' store alone, and its migrations")
+    options.add_argument("--blobs", action="store_true", help="the store of blobs alone")
     args = options.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="tidings-kill-"))
     began = time.monotonic()
-    work = documents if args.documents else node
+    work = documents if args.documents else blobs if args.blobs else node
     try:
         done = asyncio.run(work(directory, args.rounds, random.Random(args.seed)))
     except AssertionError:

@@ -4,16 +4,20 @@ One driver then gives both implementations the same work, and each measures insi
 """
 
 import asyncio
+import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
+from random import Random
 
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
 from rust_peer import Heard, obey, pattern, say
-from tidings import DocTicket, EndpointAddr, EndpointId, IpAddr, Node
+from tidings import BlobTicket, DocTicket, Endpoint, EndpointAddr, EndpointId, IpAddr, Node, Router
+from tidings.blobs import BlobFormat, Hash
+from tidings.blobs.provider import Provider as SlowProvider
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
 from tidings.storage import tables
@@ -82,6 +86,67 @@ class Tidings:
 
     async def blob_ticket(self, hash):
         return str(self.node.blobs.ticket(hash))
+
+    async def blob_add_file(self, size):
+        """Of random bytes, the same for all; what it takes to make it does not count."""
+        path = Path(self.scratch.name) / "file"
+        path.write_bytes(Random(size).randbytes(size))
+        start = time.perf_counter()
+        info = await self.node.blobs.add_path(path)
+        return {"hash": str(info.hash), "seconds": time.perf_counter() - start}
+
+    async def blob_add_sparse(self, size):
+        path = Path(self.scratch.name) / "sparse"
+        with path.open("wb") as file:
+            for at in range(0, size, 1 << 30):
+                file.seek(at)
+                file.write(b"%d" % at)
+            file.truncate(size)
+        info = await self.node.blobs.add_path(path)
+        return {"hash": str(info.hash), "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+    async def blob_fetch(self, ticket):
+        start = time.perf_counter()
+        await self.node.blobs.fetch(ticket)
+        return {"seconds": time.perf_counter() - start}
+
+    async def blob_serve_slowly(self, hash, rate):
+        """By an endpoint of its own, of so many bytes a second."""
+        self.slow = await Endpoint.bind(bind=BIND)
+        provider = self.node.blobs._provider
+        blobs = SlowProvider(provider._store, provider._growing, upload_rate=rate)
+        self.slow_router = Router(self.slow, {self.node.blobs.ALPN: blobs.handle})
+        await self.slow_router.__aenter__()
+        return str(BlobTicket(self.slow.addr(), Hash.parse(hash)))
+
+    async def blob_fetch_from(self, tickets):
+        found = [BlobTicket.parse(ticket) for ticket in tickets]
+        start = time.perf_counter()
+        await self.node.blobs.fetch(found[0].hash, [ticket.addr for ticket in found])
+        return {"seconds": time.perf_counter() - start}
+
+    async def blob_open(self, ticket, offset, size):
+        start = time.perf_counter()
+        async with self.node.blobs.open(ticket) as file:
+            await file.seek(offset)
+            got = len(await file.read(size))
+        assert got == size
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+    async def blob_served(self):
+        return {"bytes_sent": self.node.blobs.served.bytes_sent}
+
+    async def collection_add_folder(self, folder):
+        start = time.perf_counter()
+        info = await self.node.blobs.add_folder(folder)
+        seconds = time.perf_counter() - start
+        return {"ticket": str(self.node.blobs.ticket(info.hash, BlobFormat.HASH_SEQ)), "seconds": seconds}
+
+    async def collection_fetch(self, ticket):
+        start = time.perf_counter()
+        await self.node.blobs.fetch_collection(ticket)
+        return {"seconds": time.perf_counter() - start}
 
     async def blob_download(self, ticket, check_pattern=None):
         start = time.perf_counter()

@@ -33,6 +33,7 @@ from .store import BlobInfo, BlobReader, Progress
 from .tags import Tag, Tags
 from .tickets import BlobFormat, BlobTicket
 from .tree import tree_form
+from .verify import Checked
 
 __all__ = [
     "ALPN",
@@ -43,6 +44,7 @@ __all__ = [
     "BlobTicket",
     "Blobs",
     "Busy",
+    "Checked",
     "Collected",
     "Collection",
     "Delivery",

@@ -39,6 +39,7 @@ from .small import Delivery, fetch_small
 from .store import BlobInfo, BlobReader, BlobStore, Filter, Progress, Write
 from .tags import Tags
 from .tickets import BlobFormat, BlobTicket
+from .verify import Checked, verify
 
 __all__ = ["Blobs"]
 
@@ -105,13 +106,16 @@ class Blobs:
         *,
         progress: Progress | None = None,
         through: Filter | None = None,
+        refer: bool = False,
         tag: str | bool = True,
     ) -> BlobInfo:
         """Copy a file into the store; ``progress(done, total)`` in bytes. ``through`` changes the pieces on their way.
 
+        ``refer``: leave a file of more than 16 KiB where it is. The blob is gone when the file is, or when its size or
+        its time of change is another, which is looked at whenever it is opened; no peer takes anything wrong.
         `UnreadableFile` for what is not a readable regular file, `FileChanged` where somebody wrote to it meanwhile.
         """
-        return await self._tagged(await self._store.add_path(Path(path), progress, through), tag)
+        return await self._tagged(await self._store.add_path(Path(path), progress, through, refer=refer), tag)
 
     async def add_stream(self, pieces: AsyncIterable[bytes], *, tag: str | bool = True) -> BlobInfo:
         """Add the bytes that ``pieces`` yields, joined. Nothing is added where it raises."""
@@ -164,10 +168,11 @@ class Blobs:
         progress: Callable[[SequenceProgress], object] | None = None,
         tag: str | bool = True,
         below: str = "",
+        refer: bool = False,
     ) -> BlobInfo:
         """Copy the files below a folder into the store, as a collection. Links are left out, and empty folders.
 
-        ``below``: a folder's name that is set before each name.
+        ``below``: a folder's name that is set before each name. ``refer``: as `add_path` has it.
 
         `UnreadableFile`, `FileChanged` for a file of more than 16 KiB that changed meanwhile, `UsageError`.
         """
@@ -175,7 +180,8 @@ class Blobs:
         entries: list[tuple[str, Hash]] = []
         size = 0
         for at in range(0, len(files), FILES_AT_ONCE):
-            infos = await self._store.add_files([path for _, path in files[at : at + FILES_AT_ONCE]])
+            some = [path for _, path in files[at : at + FILES_AT_ONCE]]
+            infos = await self._store.add_files(some, refer=refer)
             entries += (
                 (f"{below}/{name}" if below else name, info.hash)
                 for (name, _), info in zip(files[at:], infos, strict=False)
@@ -240,6 +246,13 @@ class Blobs:
             if reader.info.size > limit:
                 raise DecodeError(f"blob {hash.short()} is too large to be part of a collection's list")
             return await reader.read()
+
+    def verify(self) -> AsyncIterator[Checked]:
+        """``async for checked in blobs.verify()``: look at every byte that is stored.
+
+        What is damaged is partial from then on, so that `fetch` gets the bad groups again, and only these.
+        """
+        return verify(self._store)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,11 @@ from ..storage.files import fsync_dir, make_private_dir
 
 __all__ = ["Spool"]
 
+_ZEROS = bytes(1 << 20)
+
 
 class Spool:
-    """Written at any offset, without holes by its end. ``limit``: the most bytes that stay in memory."""
+    """Written once at any offset, all of it by its end. ``limit``: the most bytes that stay in memory."""
 
     def __init__(self, directory: Path, limit: int) -> None:
         self.size = 0
@@ -49,7 +51,8 @@ class Spool:
             self._write_file(0, memoryview(self._memory))
             self._memory = bytearray()
         if self._fd is not None:
-            self._write_file(offset, memoryview(data))
+            if not isinstance(data, bytes) or data != _ZEROS[: len(data)]:  # zeros stay a hole of the file
+                self._write_file(offset, memoryview(data))
         else:
             self._memory.extend(bytes(max(0, end - len(self._memory))))
             self._memory[offset:end] = data
@@ -58,7 +61,8 @@ class Spool:
         if self._fd is None:
             return bytes(self._memory[offset : offset + size])
         try:
-            return os.pread(self._fd, size, offset)
+            out = os.pread(self._fd, size, offset)
+            return out.ljust(min(size, self.size - offset), b"\0")  # of a hole at the end
         except OSError as error:
             raise from_os_error(error, self._path) from error
 
@@ -66,6 +70,7 @@ class Spool:
         """Return when the bytes are on the disk."""
         assert self._fd is not None
         try:
+            os.ftruncate(self._fd, self.size)
             os.fsync(self._fd)
         except OSError as error:
             raise from_os_error(error, self._path) from error

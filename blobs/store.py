@@ -1,7 +1,7 @@
 """Where blobs are kept: small ones in a row of the database, large ones in files beside it.
 
-A blob of at most 16 KiB is a row with its bytes. A larger one is ``data/<2 hex>/<64 hex>.data``, with its outboard in
-the row up to 16 KiB (blobs up to 4 MiB) and else in ``.obao4`` next to the data.
+A blob of at most 16 KiB is a row with its bytes. A larger one is ``data/<2 hex>/<64 hex>.data``, or a file elsewhere
+that the row refers to, with its outboard in the row up to 16 KiB (blobs up to 4 MiB) and else in ``.obao4``.
 
 Where the database is shared by several processes, so should the directory be. A process that finds a row without its
 file then leaves the row alone, for others may have the file.
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import blake3
 import sqlalchemy as sa
@@ -35,7 +35,7 @@ import sqlalchemy as sa
 from ..errors import UsageError
 from ..storage import Database
 from ..storage.errors import from_os_error
-from ..storage.files import make_private_dir
+from ..storage.files import make_private_dir, write_durably
 from ..storage.prepared import Prepared
 from ..storage.tables import blobs
 from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
@@ -69,18 +69,22 @@ Filter = Callable[[AsyncIterator[bytes]], AsyncIterable[bytes]]
 T = TypeVar("T")
 
 _WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
+_COPY = sa.select(blobs.c.hash).where(*_WHOLE, blobs.c.path.is_(None))
 _SIZE = sa.select(blobs.c.size).where(*_WHOLE)
 _TOUCH = sa.update(blobs).where(blobs.c.hash == sa.bindparam("key")).values(added_us=sa.bindparam("now"))
+_DEMOTE = sa.update(blobs).where(*_WHOLE).values(state=0, outboard=None)
 _FORGET = sa.delete(blobs).where(blobs.c.hash == sa.bindparam("key"))
 _INSERT = Prepared(
     sa.text(
         """
-        INSERT INTO blobs (hash, size, state, added_us, outboard, data)
-        VALUES (:key, :size, 1, :added_us, :outboard, :data)
+        INSERT INTO blobs (hash, size, state, added_us, outboard, data, path, mtime_ns)
+        VALUES (:key, :size, 1, :added_us, :outboard, :data, :path, :mtime_ns)
         ON CONFLICT (hash) DO UPDATE SET
             size = excluded.size, state = 1, added_us = excluded.added_us,
             outboard = CASE WHEN blobs.state = 1 THEN blobs.outboard ELSE excluded.outboard END,
-            data = CASE WHEN blobs.state = 1 THEN blobs.data ELSE excluded.data END
+            data = CASE WHEN blobs.state = 1 THEN blobs.data ELSE excluded.data END,
+            path = CASE WHEN blobs.state = 1 AND blobs.path IS NULL THEN NULL ELSE excluded.path END,
+            mtime_ns = CASE WHEN blobs.state = 1 AND blobs.path IS NULL THEN NULL ELSE excluded.mtime_ns END
         """
     ).bindparams(
         sa.bindparam("key", type_=sa.LargeBinary),
@@ -88,9 +92,12 @@ _INSERT = Prepared(
         sa.bindparam("added_us", type_=sa.BigInteger),
         sa.bindparam("outboard", type_=sa.LargeBinary),
         sa.bindparam("data", type_=sa.LargeBinary),
+        sa.bindparam("path", type_=sa.LargeBinary),
+        sa.bindparam("mtime_ns", type_=sa.BigInteger),
     )
 )
-_ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard).where(*_WHOLE)
+_NOTHING = {"outboard": None, "data": None, "path": None, "mtime_ns": None}
+_ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard, blobs.c.path, blobs.c.mtime_ns).where(*_WHOLE)
 _STATE = Prepared(sa.select(blobs.c.state).where(blobs.c.hash == sa.bindparam("key")))
 _SMALL = Prepared(sa.select(blobs.c.data).where(*_WHOLE))
 
@@ -247,7 +254,7 @@ class BlobStore:
         if row.data is not None:
             return BlobReader(self, info, row.data, b"")
         try:
-            return BlobReader(self, info, *await self.run(self._open, info, row.outboard))
+            return BlobReader(self, info, *await self.run(self._open, info, row))
         except BlobDamaged:
             if not self._database.is_shared:
                 await self._database.write(lambda connection: connection.execute(_FORGET, key))
@@ -315,7 +322,7 @@ class BlobStore:
         """
         now = time.time_ns() // 1000
         rows = [
-            {"key": bytes(hash), "size": len(data), "added_us": now, "outboard": None, "data": data}
+            {"key": bytes(hash), "size": len(data), "added_us": now, **_NOTHING, "data": data}
             for hash, data in verified
             if hash != Hash.EMPTY
         ]
@@ -338,8 +345,10 @@ class BlobStore:
 
         return await self.add_stream(pieces())
 
-    async def add_path(self, path: Path, progress: Progress | None = None, through: Filter | None = None) -> BlobInfo:
-        """Copy what ``through`` makes of a file into the store.
+    async def add_path(
+        self, path: Path, progress: Progress | None = None, through: Filter | None = None, *, refer: bool = False
+    ) -> BlobInfo:
+        """Copy what ``through`` makes of a file into the store, or ``refer`` to the file.
 
         `UnreadableFile`; `FileChanged` where somebody wrote to it meanwhile.
         """
@@ -350,7 +359,7 @@ class BlobStore:
         with file:
             before = os.fstat(file.fileno())
             if through is None and before.st_size > INLINE_DATA:
-                return await self._add_file(file, path, before, progress)
+                return await self._add_file(file, path, before, progress, copy=not refer)
             copied = 0
 
             async def pieces() -> AsyncIterator[bytes]:
@@ -365,8 +374,8 @@ class BlobStore:
 
             return await self.add_stream(pieces() if through is None else through(pieces()), progress)
 
-    async def add_files(self, paths: Sequence[Path]) -> Sequence[BlobInfo]:
-        """Copy some hundred files, the small ones in one transaction. As `add_path`."""
+    async def add_files(self, paths: Sequence[Path], *, refer: bool = False) -> Sequence[BlobInfo]:
+        """Copy some hundred files, the small ones in one transaction, or refer to larger ones. As `add_path`."""
 
         def read() -> list[bytes | None]:
             return [_small_file(path) for path in paths]
@@ -377,7 +386,7 @@ class BlobStore:
             await self.keep(small)
         infos = iter(small)
         return [
-            BlobInfo(next(infos)[0], len(content)) if content is not None else await self.add_path(path)
+            BlobInfo(next(infos)[0], len(content)) if content is not None else await self.add_path(path, refer=refer)
             for path, content in zip(paths, contents, strict=True)
         ]
 
@@ -398,7 +407,9 @@ class BlobStore:
 
         return await self.run(look)
 
-    async def _add_file(self, file: FileIO, path: Path, before: os.stat_result, progress: Progress | None) -> BlobInfo:
+    async def _add_file(
+        self, file: FileIO, path: Path, before: os.stat_result, progress: Progress | None, *, copy: bool
+    ) -> BlobInfo:
         """Copied and hashed in one pass, for the size says where each pair of the tree belongs."""
         data, outboard = self.spool(INLINE_DATA), self.spool(INLINE_OUTBOARD)
         tree = build(before.st_size, outboard.write)
@@ -413,7 +424,8 @@ class BlobStore:
                 piece = _read(file, path, size)
                 if len(piece) != size:
                     raise _changed(path)
-                data.write(offset, piece)
+                if copy:
+                    data.write(offset, piece)
                 try:
                     wanted = tree.send(piece)
                 except StopIteration as end:
@@ -421,19 +433,21 @@ class BlobStore:
             return wanted
 
         try:
-            while not isinstance(await self.run(step), Hash):
+            while not isinstance(at := await self.run(step), Hash):
                 if progress is not None:
-                    progress(data.size, before.st_size)
+                    progress(at[0], before.st_size)
             assert isinstance(wanted, Hash)
             if await self.run(_read, file, path, 1) or not _unchanged(file, before):
                 raise _changed(path)
-            if await self.size(wanted) is None:
+            if await (self._has_copy(wanted) if copy else self.size(wanted)):
+                await self.touch(wanted)
+            elif copy:
                 await self.commit(wanted, data, outboard)
             else:
-                await self.touch(wanted)
+                await self._commit_reference(wanted, outboard, path, before)
             if progress is not None:
-                progress(data.size, data.size)
-            return BlobInfo(wanted, data.size)
+                progress(before.st_size, before.st_size)
+            return BlobInfo(wanted, before.st_size)
         finally:
             await self.discard(data, outboard)
 
@@ -454,7 +468,7 @@ class BlobStore:
             async for piece in pieces:
                 await self.run(keep, piece)
             hash = Hash(hasher.digest())
-            if await self.size(hash) is not None:
+            if await self._has_copy(hash):
                 await self.touch(hash)
             else:
                 if not data.in_memory:
@@ -507,6 +521,30 @@ class BlobStore:
             await self._insert(hash, row)
         return info
 
+    async def _has_copy(self, hash: Hash) -> bool:
+        """Whether the blob is here, and is no file elsewhere."""
+        key = {"key": bytes(hash)}
+        return await self._database.read(lambda connection: connection.execute(_COPY, key).first() is not None)
+
+    async def _commit_reference(self, hash: Hash, outboard: Spool, path: Path, seen: os.stat_result) -> None:
+        row: dict[str, object] = {
+            "size": seen.st_size,
+            "outboard": outboard.contents() if outboard.in_memory else None,
+            "path": _stored(path),
+            "mtime_ns": seen.st_mtime_ns,
+        }
+
+        def move() -> None:
+            _, outboard_path, bitmap_path = partial_paths(self.stem(hash))
+            if not outboard.in_memory:
+                outboard.sync()
+                outboard.move(outboard_path)
+            bitmap_path.unlink(missing_ok=True)
+
+        async with self.moving:
+            await self.run(move)
+            await self._insert(hash, row)
+
     async def adopt(self, hash: Hash, size: int, outboard: bytes | None) -> BlobInfo:
         """The files that have the blob's name are whole and durable: make a blob of them.
 
@@ -523,6 +561,26 @@ class BlobStore:
             await self._insert(hash, {"size": size, "data": None, "outboard": outboard})
             await self.run(tidy)
         return BlobInfo(hash, size)
+
+    async def demote(self, hash: Hash) -> None:
+        """A complete blob is damaged: it is partial now, or where it was a row without files, gone."""
+        key = {"key": bytes(hash)}
+        _, outboard_path, bitmap_path = partial_paths(self.stem(hash))
+
+        def write(outboard: bytes | None) -> None:
+            if outboard is not None:
+                write_durably(outboard_path, outboard)
+            bitmap_path.unlink(missing_ok=True)
+
+        async with self.moving:
+            row = await self._database.read(lambda connection: connection.execute(_ROW, key).one_or_none())
+            if row is None:
+                return
+            if row.data is not None or row.path is not None:
+                await self._database.write(lambda connection: connection.execute(_FORGET, key))
+                return
+            await self.run(write, row.outboard)
+            await self._database.write(lambda connection: connection.execute(_DEMOTE, key))
 
     async def _insert(self, hash: Hash, row: dict[str, object]) -> None:
         await self._database.write(_insertion(hash, row))
@@ -550,15 +608,21 @@ class BlobStore:
         name = str(hash)
         return self._data / name[:2] / name
 
-    def _open(self, info: BlobInfo, outboard: bytes | None) -> tuple[int, bytes | int]:
+    def _open(self, info: BlobInfo, row: sa.Row[Any]) -> tuple[int, bytes | int]:
         """The file of the data and, where the row has none, that of the outboard; blocks."""
+        outboard = row.outboard
         opened: list[int] = []
         try:
             data_path, outboard_path, _ = partial_paths(self.stem(info.hash))
-            opened.append(os.open(data_path, os.O_RDONLY | os.O_CLOEXEC))
+            if row.path is not None:
+                data_path = Path(os.fsdecode(row.path))
+            opened.append(os.open(data_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))  # a pipe would wait
             if outboard is None:
                 opened.append(os.open(outboard_path, os.O_RDONLY | os.O_CLOEXEC))
-            size = os.fstat(opened[0]).st_size
+            found = os.fstat(opened[0])
+            size = found.st_size
+            if row.path is not None and (size, found.st_mtime_ns) != (info.size, row.mtime_ns):
+                raise BlobDamaged(f"{data_path} is no longer blob {info.hash}: add it again, or fetch the blob")
             if size != info.size:
                 raise BlobDamaged(f"the file of blob {info.hash} has {size} bytes of {info.size}: fetch it again")
         except BaseException as error:
@@ -573,13 +637,17 @@ class BlobStore:
 
 def _insertion(hash: Hash, row: dict[str, object]) -> Write:
     """The write that makes a complete blob of ``row`` (size, data, outboard), where it is not one already."""
-    values = {"key": bytes(hash), "added_us": time.time_ns() // 1000, "outboard": None, "data": None, **row}
+    values = {"key": bytes(hash), "added_us": time.time_ns() // 1000, **_NOTHING, **row}
 
     def insert(connection: sa.Connection) -> None:
         if hash != Hash.EMPTY:
             _INSERT.run(connection, values)
 
     return insert
+
+
+def _stored(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
 
 
 def _open_regular(path: Path) -> FileIO:

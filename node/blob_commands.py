@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from ..blobs import Hash
+from ..blobs import FileExists, Hash
 from ..blobs import Progress as Report
 from ..errors import UsageError
 from .command import Context, run
@@ -41,14 +41,15 @@ def add(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A file.")],
     tag: Annotated[str | None, typer.Option(help="A name that keeps it; else one is made of the time.")] = None,
+    refer: Annotated[bool, typer.Option("--refer", help="Leave the file where it is, and never change it.")] = False,
 ) -> None:
-    """Copy a file into the store and print its hash."""
+    """Copy a file into the store, or refer to it, and print its hash."""
 
     async def command() -> None:
         common: Context = context.obj
         async with common.open_node() as node:
             with shown(common.output) as progress:
-                info = await node.blobs.add_path(path, progress=progress, tag=tag or True)
+                info = await node.blobs.add_path(path, progress=progress, tag=tag or True, refer=refer)
             common.output.result(str(info.hash), hash=str(info.hash), size=info.size)
 
     run(command)
@@ -116,6 +117,55 @@ def tag_blob(
                 raise UsageError("say which blob the name is for: tidings blob tag NAME HASH")
             else:
                 await tags.set(name, Hash.parse(hash))
+
+    run(command)
+
+
+@app.command("verify")
+def verify_blobs(context: typer.Context) -> None:
+    """Look at every byte that is stored, and name the blobs that are damaged: `get` fetches what is bad of them."""
+
+    async def command() -> None:
+        common: Context = context.obj
+        count = damaged = 0
+        async with common.open_node() as node:
+            async for checked in node.blobs.verify():
+                count += 1
+                if checked.bad:
+                    damaged += 1
+                    text = f"{checked.hash}  {checked.bad} of {checked.size} bytes are bad"
+                    common.output.result(text, hash=str(checked.hash), size=checked.size, bad=checked.bad)
+        if damaged:
+            raise typer.Exit(1)
+        if not common.output.as_json:
+            common.output.result(f"{count} blobs are what their hashes say")
+
+    run(command)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    hash: HashText,
+    path: Annotated[Path, typer.Argument(help="Where to write it; of a collection, the folder.")],
+    folder: Annotated[bool, typer.Option("--folder", help="It is a collection: write its files below PATH.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a blob that is here to a file, or a collection to a folder."""
+    is_there = path.exists()
+
+    async def command() -> None:
+        common: Context = context.obj
+        async with common.open_node() as node:
+            if folder:
+                collection = await node.blobs.export_collection(hash, path, overwrite=overwrite)
+                common.output.result(f"{path}: {len(collection)} files", hash=hash, files=len(collection))
+                return
+            if is_there and not overwrite:
+                raise FileExists(f"{path} is there: choose another name, or say --overwrite")
+            await node.blobs.export(hash, path)
+            size = await node.blobs.size(hash)
+            common.output.result(f"{path}: {size} bytes", hash=hash, size=size)
 
     run(command)
 

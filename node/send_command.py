@@ -23,14 +23,14 @@ from ..blobs import BlobFormat, BlobTicket, SequenceProgress
 from ..blobs import Progress as Report
 from ..errors import UsageError
 from .command import Context
-from .output import Output, printable
+from .output import Output
 from .serving import catch_end
 
 __all__ = ["receive", "send"]
 
 
 async def send(common: Context, path: Path, qr: bool) -> None:
-    """Copy what is at ``path`` into the store, print its ticket, and serve it until the command is ended."""
+    """Print the ticket of what is at ``path``, and serve it, from where it is, until the command is ended."""
     is_folder = await asyncio.to_thread(path.is_dir)
     async with common.open_node() as node:
         blobs, output = node.blobs, common.output
@@ -39,14 +39,13 @@ async def send(common: Context, path: Path, qr: bool) -> None:
             raise UsageError(f"{path} has no name: send a file or a folder in it")
         if is_folder:
             with _counted(output, "files read") as progress:
-                info = await blobs.add_folder(path, progress=progress, tag=False, below=path.name)
+                info = await blobs.add_folder(path, progress=progress, tag=False, below=path.name, refer=True)
         else:
             with _measured(output) as report:
-                content = await blobs.add_path(path, progress=report, tag=False)
+                content = await blobs.add_path(path, progress=report, tag=False, refer=True)
             info = await blobs.add_collection([(path.name, content.hash)], tag=False)
         async with blobs.hold(info.hash):
             count = len(await blobs.collection(info.hash))
-            await blobs.tags.set(f"sent/{printable(path.name)}", info.hash, BlobFormat.HASH_SEQ)
             ticket = str(blobs.ticket(info.hash, BlobFormat.HASH_SEQ))
             output.result(f"tidings receive {ticket}", ticket=ticket, hash=str(info.hash), files=count)
             if qr and output.console.is_terminal and not output.as_json:

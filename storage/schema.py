@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Every revision there ever was, oldest first; a database with another one was written by a newer tidings.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 APPLICATION_ID = 0x7469646E  # "tidn", in the header of the file: tells our database from another program's
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -214,7 +214,8 @@ gossip_peers = Table(
     sqlite_with_rowid=False,
 )
 
-# state: 0 partial, 1 complete. data and outboard are null where they live in files.
+# state: 0 partial, 1 complete. data and outboard are null where they live in files. path, as file-system bytes, and
+# mtime_ns: of a file elsewhere that is the blob, as long as nobody changes it.
 blobs = Table(
     "blobs",
     metadata,
@@ -224,6 +225,8 @@ blobs = Table(
     Column("added_us", BigInteger, nullable=False),
     Column("outboard", LargeBinary),
     Column("data", LargeBinary),
+    Column("path", LargeBinary),
+    Column("mtime_ns", BigInteger),
 )
 
 # format: 0 a blob, 1 a sequence of hashes.

@@ -218,3 +218,50 @@ async def test_export(store: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         await store.export(Hash.of(b"x"), tmp_path / "never")
     assert {name for name in os.listdir(tmp_path) if not name.startswith("node.db")} == {"blobs", "out.bin"}  # noqa: PTH208
+
+
+@pytest.mark.parametrize("size", [GROUP, 100_000, LARGE])
+async def test_a_file_that_is_referred_to(store: BlobStore, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(pattern(size))
+    info = await store.add_path(path, refer=True)
+    assert info == BlobInfo(Hash.of(pattern(size)), size)
+    assert await read(store, info.hash) == pattern(size)
+    assert ".data" not in files(tmp_path)
+    if size == GROUP:
+        return
+    for change in (lambda: path.write_bytes(pattern(size + 1)[1:]), lambda: path.write_bytes(b"short"), path.unlink):
+        change()
+        with pytest.raises(BlobDamaged):
+            await read(store, info.hash)
+        assert await store.size(info.hash) is None
+        path.write_bytes(pattern(size))
+        await store.add_path(path, refer=True)
+        assert await read(store, info.hash) == pattern(size)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BlobDamaged):
+        await read(store, info.hash)
+    path.rmdir()
+    path.write_bytes(pattern(size))
+    await store.add_path(path, refer=True)
+    assert await store.add_bytes(pattern(size)) == info
+    path.unlink()
+    assert await read(store, info.hash) == pattern(size), "what is added is copied"
+    path.write_bytes(pattern(size))
+    await store.add_path(path, refer=True)
+    path.unlink()
+    assert await read(store, info.hash) == pattern(size), "a copy is not given up for a reference"
+    await store.remove_files([info.hash])
+
+
+async def test_holes_stay_holes(store: BlobStore, tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.seek(40 << 20)
+        file.write(b"end")
+        file.truncate(64 << 20)
+    info = await store.add_path(path)
+    data = store.stem(info.hash).with_suffix(".data")
+    assert data.stat().st_size == 64 << 20 and data.stat().st_blocks * 512 < 8 << 20
+    assert await read(store, info.hash, 40 << 20, 5) == b"end\0\0"

@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from random import Random
 
 NUMBER = 8  # bytes of its number at the beginning of a message of `say`
 
@@ -158,8 +159,38 @@ class Aster:
             return {"same": data == pattern(check_pattern), "seconds": seconds}
         return {"data": data.hex(), "seconds": seconds}
 
+    async def blob_add_file(self, size):
+        data = Random(size).randbytes(size)
+        start = time.perf_counter()
+        hash = await self.blobs.add_bytes(data)
+        return {"hash": hash, "seconds": time.perf_counter() - start}
+
+    async def blob_fetch(self, ticket):
+        start = time.perf_counter()
+        await self.blobs.download_blob(ticket)
+        return {"seconds": time.perf_counter() - start}
+
     async def blob_has(self, hash):
         return await self.blobs.blob_has(hash)
+
+    async def blob_status(self, hash):
+        return dict(await self.blobs.blob_status(hash))
+
+    async def blob_begin_download(self, ticket):
+        self.downloading = asyncio.ensure_future(self.blobs.download_blob(ticket))
+
+    async def collection_add(self, entries):
+        return await self.blobs.add_collection([(name, bytes.fromhex(data)) for name, data in entries])
+
+    async def collection_add_patterns(self, sizes):
+        return await self.blobs.add_collection([(f"file {at}", pattern(size)) for at, size in enumerate(sizes)])
+
+    async def collection_ticket(self, hash):
+        return str(self.blobs.create_collection_ticket(hash))
+
+    async def collection_download(self, hash, node):
+        entries = await self.blobs.download_collection_hash(hash, node)
+        return [[name, bytes(data).hex()] for name, data in entries]
 
     # documents
 

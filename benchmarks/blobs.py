@@ -1,0 +1,101 @@
+"""Blobs beside iroh-blobs (``aster-rpc``), whose calls take and give bytes, and what it has no call for.
+
+Both have their stores on the disk. Rows without a second column stand alone: several slow providers beside one of
+them, thousands of files at once, a range in the middle of 10 GiB.
+"""
+
+import os
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from .pairs import KINDS, ON_DISK, ROUNDS, two
+
+__all__ = ["blob_files", "blob_providers", "blob_range", "blobs"]
+
+GIB = 1 << 30
+FILE = 256 << 20  # added and fetched
+RATE = 8 << 20  # bytes a second of a slow provider
+SHARED = 96 << 20
+FILES, FILE_SIZE = 10_000, 4096
+
+
+async def blobs(report):
+    added, fetched, without = {}, {}, []
+    for kind in KINDS:
+        added[kind], fetched[kind] = [], []
+        for _ in range(ROUNDS):
+            async with two(kind) as (a, b):
+                there = await a.do("blob_add_file", timeout=300, size=FILE)
+                added[kind].append(FILE / there["seconds"] / 1e6)
+                ticket = await a.do("blob_ticket", hash=there["hash"])
+                seconds = (await b.do("blob_fetch", timeout=300, ticket=ticket))["seconds"]
+                fetched[kind].append(FILE / seconds / 1e6)
+    for _ in range(ROUNDS):
+        os.environ["TIDINGS_TREE"] = "numpy"
+        try:
+            async with KINDS["tidings"]() as peer:
+                await peer.do("start", **ON_DISK["tidings"])
+                without.append(FILE / (await peer.do("blob_add_file", timeout=300, size=FILE))["seconds"] / 1e6)
+        finally:
+            del os.environ["TIDINGS_TREE"]
+    size = f"{FILE >> 20} MiB"
+    report.row(f"add a file of {size}, copied (Rust: bytes) (wanted: 1)", "MB/s", added["tidings"], added["rust"])
+    report.row("    without the kernel (wanted: 80)", "MB/s", without)
+    report.row(f"fetch a blob of {size}, into the store", "MB/s", fetched["tidings"], fetched["rust"])
+
+
+async def blob_providers(report):
+    """Four of limited rate beside one of them."""
+    alone, together = [], []
+    for count, found in ((1, alone), (4, together)):
+        for _ in range(ROUNDS):
+            found.append(await _providers(count))
+    report.row(f"fetch {SHARED >> 20} MiB from one provider of {RATE >> 20} MiB/s", "MB/s", alone)
+    report.row("    from four of them", "MB/s", together)
+    ratio = sorted(together)[ROUNDS // 2] / sorted(alone)[ROUNDS // 2]
+    report.row("    four, beside one (wanted: 3.5)", "times", [ratio], digits=2)
+
+
+async def _providers(count):
+    async with AsyncExitStack() as stack:
+        providers = [await stack.enter_async_context(KINDS["tidings"]()) for _ in range(count)]
+        tickets = []
+        for provider in providers:
+            await provider.do("start")
+            there = await provider.do("blob_add_file", timeout=300, size=SHARED)
+            tickets.append(await provider.do("blob_serve_slowly", hash=there["hash"], rate=RATE))
+        fetcher = await stack.enter_async_context(KINDS["tidings"]())
+        await fetcher.do("start")
+        return SHARED / (await fetcher.do("blob_fetch_from", timeout=300, tickets=tickets))["seconds"] / 1e6
+
+
+async def blob_files(report):
+    rates, adds = [], []
+    with tempfile.TemporaryDirectory(prefix="tidings-bench-") as folder:
+        for number in range(FILES):
+            (Path(folder) / f"{number}.bin").write_bytes(os.urandom(FILE_SIZE))
+        for _ in range(ROUNDS):
+            async with two("tidings") as (a, b):
+                there = await a.do("collection_add_folder", timeout=300, folder=folder)
+                adds.append(FILES / there["seconds"])
+                took = await b.do("collection_fetch", timeout=300, ticket=there["ticket"])
+                rates.append(FILES / took["seconds"])
+    work = f"{FILES:,} files of 4 KiB as a collection"
+    report.row(f"{work}: add", "files/s", adds, digits=0)
+    report.row(f"{work}: fetch by one request (wanted: 1,500)", "files/s", rates, digits=0)
+
+
+async def blob_range(report):
+    """A MiB in the middle of 10 GiB, most of which are holes on the disk; read by a node that has nothing of it."""
+    async with two("tidings") as (a, b):
+        there = await a.do("blob_add_sparse", timeout=600, size=10 * GIB)
+        ticket = await a.do("blob_ticket", hash=there["hash"])
+        got = await b.do("blob_open", timeout=60, ticket=ticket, offset=5 * GIB, size=1 << 20)
+        sent = (await a.do("blob_served"))["bytes_sent"]
+    groups, above = (1 << 20) // 16384 + 1, 64 * (10 * GIB // 16384).bit_length()
+    least = (1 << 20) + 64 * groups + 2 * above + 16384
+    report.row("1 MiB in the middle of 10 GiB", "ms", [1000 * got["seconds"]])
+    report.row("    bytes sent beside the range and its proof (wanted: 1.02)", "times", [sent / least], digits=3)
+    report.row("    memory of the reader (wanted: under 150)", "MB", [got["rss"] / 1e6])
+    report.row("    memory of the provider, which has added it", "MB", [there["rss"] / 1e6])
