@@ -239,7 +239,7 @@ class Blobs:
             return False
         if await self._store.same_file(path, hash, size):
             return True
-        raise FileExists(f"{path} is there and is another file: move it, or say that it may be overwritten")
+        raise FileExists(f"{path} is there and is another file: move it, or overwrite it (overwrite=True, --overwrite)")
 
     async def _read_limited(self, hash: Hash, limit: int) -> bytes:
         async with await self._store.reader(hash) as reader:
