@@ -9,15 +9,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from random import Random
 
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
-from rust_peer import Heard, obey, pattern, say
+from rust_peer import Heard, obey, pattern, random_bytes, say
 from tidings import BlobTicket, DocTicket, Endpoint, EndpointAddr, EndpointId, IpAddr, Node, Router
 from tidings.blobs import BlobFormat, Hash
+from tidings.blobs.answers import BATCH
+from tidings.blobs.bao import Decoder, encode
 from tidings.blobs.provider import Provider as SlowProvider
+from tidings.blobs.ranges import ChunkRanges
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
 from tidings.storage import tables
@@ -87,12 +89,12 @@ class Tidings:
     async def blob_ticket(self, hash):
         return str(self.node.blobs.ticket(hash))
 
-    async def blob_add_file(self, size):
+    async def blob_add_file(self, size, refer=False):
         """Of random bytes, the same for all; what it takes to make it does not count."""
         path = Path(self.scratch.name) / "file"
-        path.write_bytes(Random(size).randbytes(size))
+        path.write_bytes(random_bytes(size))
         start = time.perf_counter()
-        info = await self.node.blobs.add_path(path)
+        info = await self.node.blobs.add_path(path, refer=refer)
         return {"hash": str(info.hash), "seconds": time.perf_counter() - start}
 
     async def blob_add_sparse(self, size):
@@ -109,6 +111,24 @@ class Tidings:
         start = time.perf_counter()
         await self.node.blobs.fetch(ticket)
         return {"seconds": time.perf_counter() - start}
+
+    async def blob_fetch_cpu(self, ticket):
+        """CPU seconds of a fetch, and of verifying the same answer once more, all by itself."""
+        begun = time.process_time()
+        info = await self.node.blobs.fetch(ticket)
+        fetching = time.process_time() - begun
+        async with await self.node.blobs.reader(info.hash) as reader:
+            decoder, verifying, batch = Decoder(info.hash, ChunkRanges.ALL, peer=None), 0.0, b""
+            answer = encode(info.size, ChunkRanges.ALL, reader.data_at, reader.outboard_at)
+            while not decoder.finished:
+                while len(batch) < BATCH and (piece := next(answer, b"")):
+                    batch += piece
+                begun = time.process_time()
+                for _ in decoder.feed(batch):
+                    pass
+                verifying += time.process_time() - begun
+                batch = b""
+        return {"fetching": fetching, "verifying": verifying}
 
     async def blob_serve_slowly(self, hash, rate):
         """By an endpoint of its own, of so many bytes a second."""

@@ -160,7 +160,7 @@ class Aster:
         return {"data": data.hex(), "seconds": seconds}
 
     async def blob_add_file(self, size):
-        data = Random(size).randbytes(size)
+        data = random_bytes(size)
         start = time.perf_counter()
         hash = await self.blobs.add_bytes(data)
         return {"hash": hash, "seconds": time.perf_counter() - start}
@@ -382,6 +382,12 @@ def pattern(size):
     """The reference's test content: byte i is i mod 251."""
     block = bytes(i % 251 for i in range(251))
     return (block * (size // 251 + 1))[:size]
+
+
+def random_bytes(size):
+    """The same for every peer; ``size`` in whole MiB where it is large."""
+    make = Random(size)
+    return b"".join(make.randbytes(min(1 << 20, size - at)) for at in range(0, size, 1 << 20))
 
 
 async def obey(peer):
