@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "interop"))
 from rust_peer import Heard, obey, pattern, random_bytes, say
 from tidings import BlobTicket, DocTicket, Endpoint, EndpointAddr, EndpointId, IpAddr, Node, Router
 from tidings.blobs import BlobFormat, Hash
-from tidings.blobs.answers import BATCH
 from tidings.blobs.bao import Decoder, encode
 from tidings.blobs.provider import Provider as SlowProvider
 from tidings.blobs.ranges import ChunkRanges
+from tidings.blobs.tree import batch_size
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
 from tidings.storage import tables
@@ -121,7 +121,7 @@ class Tidings:
             decoder, verifying, batch = Decoder(info.hash, ChunkRanges.ALL, peer=None), 0.0, b""
             answer = encode(info.size, ChunkRanges.ALL, reader.data_at, reader.outboard_at)
             while not decoder.finished:
-                while len(batch) < BATCH and (piece := next(answer, b"")):
+                while len(batch) < batch_size() and (piece := next(answer, b"")):
                     batch += piece
                 begun = time.process_time()
                 for _ in decoder.feed(batch):

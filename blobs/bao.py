@@ -140,7 +140,7 @@ class Decoder:
         self._max_size = max_size
         self._peer = peer
         self._others_follow = others_follow
-        self._buffer = bytearray()
+        self._rest = b""  # of what arrived, what is not a whole item yet
         self._plan: Iterator[Node] = iter(())
         self._next: Node | None = None
         self._expected = [bytes(root)]  # of the nodes whose parents are verified; the next node's is on top
@@ -151,23 +151,26 @@ class Decoder:
         Raises `HashMismatch` after the last item that is right, `TooLarge` for a claim above ``max_size``, and
         `HashMismatch` for bytes after the end. Many groups at a time are many times cheaper than one.
         """
-        self._buffer += data
+        data = self._rest + data
+        start = 0
         if self.size is None:
-            if len(self._buffer) < HEADER.size:
+            if len(data) < HEADER.size:
+                self._rest = data
                 return
-            self._start(*HEADER.unpack_from(self._buffer))
-        nodes, stops = self._take()
+            self._start(*HEADER.unpack_from(data))
+            start = HEADER.size
+        nodes, stops = self._take(len(data) - start)
+        end = start + stops[-1] if stops else start
+        self._rest = data[end:]
         if nodes:
-            taken = bytes(memoryview(self._buffer)[: stops[-1]])
-            del self._buffer[: stops[-1]]
-            yield from self._verify(nodes, stops, memoryview(taken))
+            yield from self._verify(nodes, stops, memoryview(data)[start:end])
         self.finished = self._next is None
-        if self.finished and self._buffer and not self._others_follow:
+        if self.finished and self._rest and not self._others_follow:
             raise HashMismatch(f"the answer goes on after the end of blob {self._root.short()}", peer=self._peer)
 
     def rest(self) -> bytes:
         """What came after the end, where the answers for others follow."""
-        return bytes(self._buffer) if self.finished else b""
+        return self._rest if self.finished else b""
 
     def end(self) -> None:
         """The stream ended: `Truncated` unless all of it had arrived."""
@@ -181,7 +184,6 @@ class Decoder:
                 peer=self._peer,
             )
         self.size = size
-        del self._buffer[: HEADER.size]
         self._ranges = self._ranges.truncated(chunk_count(size))
         self._plan = plan(size, self._ranges)
         self._next = next(self._plan, None)
@@ -199,12 +201,12 @@ class Decoder:
         assert self.size is not None
         return min(node.chunks * CHUNK, self.size - node.start * CHUNK) if node.leaf else PAIR
 
-    def _take(self) -> tuple[list[Node], list[int]]:
-        """The items that are there to their last byte, and where each stops."""
+    def _take(self, length: int) -> tuple[list[Node], list[int]]:
+        """The items that are whole within so many bytes, and where each stops."""
         nodes, stops, stop = [], [], 0
         while self._next is not None:
             stop += self._length(self._next)
-            if stop > len(self._buffer):
+            if stop > length:
                 break
             nodes.append(self._next)
             stops.append(stop)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -248,14 +248,26 @@ class Provider:
         except NotFound:
             async with self._growing.open(hash) as growing:
                 files = growing.files
-                pieces = encode(growing.size, ranges, growing.data_at, files.outboard_at)
-                while piece := await self._store.run(next, pieces, b""):
-                    await out.write(piece)
+                await self._read_ahead(encode(growing.size, ranges, growing.data_at, files.outboard_at), out)
                 return
         async with reader:
             pieces = encode(reader.info.size, ranges, reader.data_at, reader.outboard_at)
-            while piece := next(pieces, b"") if reader.in_memory else await self._store.run(next, pieces, b""):
+            if not reader.in_memory:
+                await self._read_ahead(pieces, out)
+                return
+            for piece in pieces:
                 await out.write(piece)
+
+    async def _read_ahead(self, pieces: Iterator[bytes], out: _Out) -> None:
+        """Write them all; while one is on its way, read the next from the disk."""
+        reading = asyncio.create_task(self._store.run(next, pieces, b""))
+        try:
+            while piece := await reading:
+                reading = asyncio.create_task(self._store.run(next, pieces, b""))
+                await out.write(piece)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 class _Limit:

@@ -15,7 +15,18 @@ from typing import TypeAlias
 
 from .geometry import GROUP_CHUNKS, chunk_count
 
-__all__ = ["CV", "forms", "group_cvs", "group_values", "pair_up", "parent_values", "subtree_value", "tree_form", "use"]
+__all__ = [
+    "CV",
+    "batch_size",
+    "forms",
+    "group_cvs",
+    "group_values",
+    "pair_up",
+    "parent_values",
+    "subtree_value",
+    "tree_form",
+    "use",
+]
 
 Data: TypeAlias = bytes | bytearray | memoryview
 CV = 32
@@ -59,6 +70,11 @@ def use(form: str) -> None:
 def tree_form() -> str:
     """Which form is in use, and how wide."""
     return _form.name
+
+
+def batch_size() -> int:
+    """Bytes best computed in one go: with the kernel few enough for the processor's cache, numpy needs many."""
+    return 1 << (20 if _form.name == "numpy" else 19)
 
 
 def group_cvs(data: Data, first_chunk: int) -> bytes:
