@@ -19,6 +19,7 @@ from tidings.blobs import BlobFormat, Hash
 from tidings.blobs.bao import Decoder, encode
 from tidings.blobs.provider import Provider as SlowProvider
 from tidings.blobs.ranges import ChunkRanges
+from tidings.blobs.settings import BlobSettings
 from tidings.blobs.tree import batch_size
 from tidings.docs_sync import ContentReady, InsertRemote
 from tidings.gossip import NeighborUp, Received
@@ -134,7 +135,7 @@ class Tidings:
         """By an endpoint of its own, of so many bytes a second."""
         self.slow = await Endpoint.bind(bind=BIND)
         provider = self.node.blobs._provider
-        blobs = SlowProvider(provider._store, provider._growing, upload_rate=rate)
+        blobs = SlowProvider(provider._store, provider._growing, BlobSettings(upload_rate=rate))
         self.slow_router = Router(self.slow, {self.node.blobs.ALPN: blobs.handle})
         await self.slow_router.__aenter__()
         return str(BlobTicket(self.slow.addr(), Hash.parse(hash)))

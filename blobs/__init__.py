@@ -15,6 +15,7 @@ from .errors import (
     NotFound,
     NotProvided,
     ProvidersExhausted,
+    QuotaExceeded,
     Refused,
     Stalled,
     TooLarge,
@@ -25,11 +26,14 @@ from .errors import (
 )
 from .hash import Hash
 from .messages import ALPN
+from .meter import Measured, Meter
 from .open_blob import OpenBlob
 from .provider import Served
+from .reader import BlobInfo, BlobReader
 from .sequence import SequenceProgress
+from .settings import BlobSettings, RequestEvent
 from .small import Delivery
-from .store import BlobInfo, BlobReader, Progress
+from .store import Progress
 from .tags import Tag, Tags
 from .tickets import BlobFormat, BlobTicket
 from .tree import tree_form
@@ -41,6 +45,7 @@ __all__ = [
     "BlobFormat",
     "BlobInfo",
     "BlobReader",
+    "BlobSettings",
     "BlobTicket",
     "Blobs",
     "Busy",
@@ -53,12 +58,16 @@ __all__ = [
     "Hash",
     "HashMismatch",
     "InvalidHash",
+    "Measured",
+    "Meter",
     "NotFound",
     "NotProvided",
     "OpenBlob",
     "Progress",
     "ProvidersExhausted",
+    "QuotaExceeded",
     "Refused",
+    "RequestEvent",
     "SequenceProgress",
     "Served",
     "Stalled",

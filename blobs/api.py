@@ -23,6 +23,7 @@ from .collect import GRACE, Collected, Collector
 from .collection import MAX_ENTRIES, MAX_NAMES, Collection, split_sequence
 from .download import RETRIES, Download, Providers
 from .errors import FileExists, NotFound
+from .exporting import export
 from .folders import check_parents, files_in, safe_paths
 from .growing import GrowingBlobs
 from .hash import HASH_SIZE, Hash
@@ -31,14 +32,17 @@ from .observe import observe
 from .open_blob import OpenBlob
 from .pool import ConnectionPool
 from .pool import Provider as ProviderAddr
-from .provider import Allow, Provider, Served
+from .provider import Provider, Served
 from .push import push_blob
 from .ranges import ChunkRanges
-from .sequence import SequenceProgress, fetch_children
+from .reader import BlobInfo, BlobReader
+from .sequence import SequenceProgress, fetch_blobs, read_sequence
+from .settings import BlobSettings
 from .small import Delivery, fetch_small
-from .store import BlobInfo, BlobReader, BlobStore, Filter, Progress, Write
+from .store import BlobStore, Filter, Progress, Write
 from .tags import Tags
 from .tickets import BlobFormat, BlobTicket
+from .turns import Turns
 from .verify import Checked, verify
 
 __all__ = ["Blobs"]
@@ -50,7 +54,7 @@ class Blobs:
     """Blobs by their hash: kept in ``database`` and ``directory``, served to peers, fetched from them.
 
     Give `handle` to a Router under `ALPN`. ``directory`` belongs to this object alone; what an interrupted run left
-    there half done is removed at once. ``allow(peer, hash)`` may refuse to serve a blob.
+    there half done is removed at once.
 
     A hash may be given as a `Hash` or as its text.
 
@@ -65,21 +69,18 @@ class Blobs:
         endpoint: Endpoint,
         database: Database,
         directory: str | PathLike[str],
-        *,
-        allow: Allow | None = None,
-        allow_push: Allow | None = None,
-        upload_rate: float | None = None,
+        settings: BlobSettings | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._store = BlobStore(database, Path(directory))
+        settings = settings or BlobSettings()
+        self._store = BlobStore(database, Path(directory), settings.quota)
+        self._turns = Turns(settings.downloads)
         self._growing = GrowingBlobs(self._store, database)
         self._collector = Collector(database, self._store.children, self._store.remove_files, self._store.moving)
         self.tags = Tags(database, self._store.moving)
         """Names that keep blobs."""
         self._pool = ConnectionPool(endpoint, ALPN)
-        self._provider = Provider(
-            self._store, self._growing, allow=allow, allow_push=allow_push, upload_rate=upload_rate
-        )
+        self._provider = Provider(self._store, self._growing, settings)
         self._fetching: WeakValueDictionary[Hash, asyncio.Lock] = WeakValueDictionary()
 
     async def aclose(self) -> None:
@@ -148,9 +149,13 @@ class Blobs:
         """Open a blob: ``read(offset, size)`` of the reader, or iterate it for pieces of 1 MiB; then ``close`` it."""
         return await self._store.reader(_hash(hash))
 
-    async def export(self, hash: Hash | str, path: str | PathLike[str]) -> None:
-        """Write the blob to a file, which appears whole or not at all and replaces one of that name."""
-        await self._store.export(_hash(hash), Path(path))
+    async def export(self, hash: Hash | str, path: str | PathLike[str], *, refer: bool = False) -> None:
+        """Write the blob to a file, which appears whole or not at all and replaces one of that name.
+
+        ``refer``: for a blob of more than 16 KiB the file is its place from then on, as with `add_path`: it is there
+        once, not twice.
+        """
+        await export(self._store, _hash(hash), Path(path), refer=refer)
 
     # -- collections ------------------------------------------------------------------------------------------------
 
@@ -222,7 +227,7 @@ class Blobs:
         done = len(collection) - len(todo)
         for child, path in todo:
             await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-            await self._store.export(child, path, durable=False)
+            await export(self._store, child, path, durable=False)
             done, size = done + 1, size + (await self._store.size(child) or 0)
             if progress is not None:
                 progress(SequenceProgress(done, len(collection), size))
@@ -264,6 +269,10 @@ class Blobs:
         """``async with blobs.hold(hash)``: keep a blob for so long, be it here yet or not."""
         return self._collector.hold(_hash(hash))
 
+    def batch(self) -> AbstractAsyncContextManager[None]:
+        """``async with blobs.batch():`` until it ends, keep all that is added or fetched; then what has a tag."""
+        return self._collector.batch()
+
     def protect(self, *columns: sa.Column[Any]) -> None:
         """For layers above: blobs that these columns of the database name are kept."""
         self._collector.protect(*columns)
@@ -286,6 +295,7 @@ class Blobs:
         max_size: int | None = None,
         stall_timeout: float = STALL_TIMEOUT,
         retries: int = RETRIES,
+        priority: int = 0,
         tag: str | bool = True,
     ) -> BlobInfo:
         """Get a blob from all providers at once, the ticket's own first; at once where it is here.
@@ -293,34 +303,49 @@ class Blobs:
         ``what`` is a ticket, a hash, or the text of either. ``providers`` may be found one after another: an
         asynchronous iterable. What came before a failure, or a crash, is kept, and not fetched again. Two fetches of
         one blob at a time share the work. ``max_size``: bytes above which a provider's blob is refused. A provider
-        that fails is asked again ``retries`` times, after 0.5, 1, 2 ... seconds.
+        that fails is asked again ``retries`` times, after 0.5, 1, 2 ... seconds. ``priority``: where more blobs are
+        wanted than are fetched at a time (`BlobSettings`), the highest goes first. `Meter` makes speed and time left of
+        what ``progress`` is told.
 
         Raises `ProvidersExhausted` with each reason, a `StoreError` where it cannot be kept,
         `InvalidTicket`, `InvalidHash`.
         """
-        if isinstance(what, str):
-            what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
+        what = _what(what)
         if isinstance(what, BlobTicket):
             providers = _and(what.addr, providers)
             if what.format is not BlobFormat.RAW:
                 raise UsageError("this ticket is for a collection: use fetch_collection")
             what = what.hash
-        async with self._collector.hold(what), self._fetching.setdefault(what, asyncio.Lock()):
-            size = await self._store.size(what)
+        async with self._turns.take(priority):
+            info = await self._fetch(what, providers, progress, max_size, stall_timeout, retries)
+            return await self._tagged(info, tag)
+
+    async def _fetch(
+        self,
+        hash: Hash,
+        providers: Providers,
+        progress: Progress | None = None,
+        max_size: int | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
+        retries: int = RETRIES,
+    ) -> BlobInfo:
+        """One blob, where it is not here."""
+        async with self._collector.hold(hash), self._fetching.setdefault(hash, asyncio.Lock()):
+            size = await self._store.size(hash)
             if size is not None:
-                await self._store.touch(what)
-                return await self._tagged(BlobInfo(what, size), tag)
+                await self._store.touch(hash)
+                return BlobInfo(hash, size)
             download = Download(
                 self._store,
                 self._growing,
                 self._pool,
-                what,
+                hash,
                 progress=progress,
                 max_size=max_size,
                 stall_timeout=stall_timeout,
                 retries=retries,
             )
-            return await self._tagged(await download.run(providers), tag)
+            return await download.run(providers)
 
     async def fetch_collection(
         self,
@@ -330,56 +355,87 @@ class Blobs:
         progress: Callable[[SequenceProgress], object] | None = None,
         max_size: int | None = None,
         stall_timeout: float = STALL_TIMEOUT,
+        priority: int = 0,
         tag: str | bool = True,
     ) -> Collection:
         """Get a collection and all its blobs, those that are not here; see `fetch`.
 
         ``max_size``: bytes of one of its blobs at most. Raises `DecodeError` where the blob is no collection.
         """
-        if isinstance(what, str):
-            what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
+        what = _what(what)
         if isinstance(what, BlobTicket):
             providers = [what.addr, *providers]
             what = what.hash
         root = what
-
-        async def fetch(hash: Hash) -> None:
-            await self.fetch(hash, providers, max_size=max_size, stall_timeout=stall_timeout, tag=False)
-
-        async with self._collector.hold(root):
-            await self.fetch(root, providers, stall_timeout=stall_timeout, tag=False)
+        async with self._turns.take(priority), self._collector.hold(root):
+            await self._fetch(root, providers, stall_timeout=stall_timeout)
+            hashes = await read_sequence(self._store, root)
             await self._tagged(BlobInfo(root, 0), tag, BlobFormat.HASH_SEQ)
-            await fetch_children(
-                self._store,
-                self._growing,
-                self._pool,
-                root,
-                providers,
-                fetch,
-                progress=progress,
-                max_size=max_size,
-                stall_timeout=stall_timeout,
-            )
+            await self._fetch_all(hashes, providers, root, progress, max_size, stall_timeout)
         return await self.collection(root)
+
+    async def fetch_many(
+        self,
+        hashes: Sequence[Hash | str],
+        providers: Sequence[ProviderAddr],
+        *,
+        progress: Callable[[SequenceProgress], object] | None = None,
+        max_size: int | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
+        priority: int = 0,
+        tag: bool = True,
+    ) -> Sequence[BlobInfo]:
+        """Get many blobs by few requests (GetMany), those that are not here; see `fetch`. One entry for each hash."""
+        wanted = [_hash(hash) for hash in hashes]
+        async with self._turns.take(priority), self._collector.batch():
+            await self._fetch_all(wanted, providers, None, progress, max_size, stall_timeout)
+            infos: list[BlobInfo] = []
+            for hash in wanted:
+                infos.append(await self._fetch(hash, providers))
+                await self._tagged(infos[-1], tag)
+        return infos
+
+    async def _fetch_all(
+        self,
+        hashes: Sequence[Hash],
+        providers: Sequence[ProviderAddr],
+        root: Hash | None,
+        progress: Callable[[SequenceProgress], object] | None,
+        max_size: int | None,
+        stall_timeout: float,
+    ) -> None:
+        async def fetch(hash: Hash) -> None:
+            await self._fetch(hash, providers, None, max_size, stall_timeout)
+
+        await fetch_blobs(
+            self._store,
+            self._growing,
+            self._pool,
+            hashes,
+            providers,
+            fetch,
+            root=root,
+            progress=progress,
+            max_size=max_size,
+            stall_timeout=stall_timeout,
+        )
 
     def open(
         self, what: BlobTicket | Hash | str, providers: Providers = (), *, stall_timeout: float = STALL_TIMEOUT
     ) -> OpenBlob:
         """``async with blobs.open(hash, providers) as file``: read and seek; what is not here is fetched, and kept."""
-        if isinstance(what, str):
-            what = BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
+        what = _what(what)
         if isinstance(what, BlobTicket):
             providers = _and(what.addr, providers)
             what = what.hash
         hash = what
 
         async def fetch(ranges: ChunkRanges) -> None:
-            async with self._fetching.setdefault(hash, asyncio.Lock()):
-                if await self._store.size(hash) is None:
-                    download = Download(
-                        self._store, self._growing, self._pool, hash, wanted=ranges, stall_timeout=stall_timeout
-                    )
-                    await download.run(providers)
+            if await self._store.size(hash) is None:  # beside a fetch of all of it, too: a reader does not wait
+                download = Download(
+                    self._store, self._growing, self._pool, hash, wanted=ranges, stall_timeout=stall_timeout
+                )
+                await download.run(providers)
 
         return OpenBlob(self._store, self._growing, hash, fetch)
 
@@ -427,6 +483,12 @@ def _and(first: ProviderAddr, others: Providers) -> Providers:
             yield other
 
     return all()
+
+
+def _what(what: BlobTicket | Hash | str) -> BlobTicket | Hash:
+    if not isinstance(what, str):
+        return what
+    return BlobTicket.parse(what) if what.strip().lower().startswith("blob") else Hash.parse(what)
 
 
 def _hash(hash: Hash | str) -> Hash:

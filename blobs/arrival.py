@@ -12,7 +12,8 @@ from .errors import HashMismatch
 from .geometry import GROUP
 from .growing import Growing, GrowingBlobs
 from .hash import Hash
-from .store import BlobInfo, BlobStore
+from .reader import BlobInfo
+from .store import BlobStore
 
 __all__ = ["Arrival"]
 

@@ -1,7 +1,8 @@
 """Collecting garbage: blobs that nothing keeps any more are removed, rows and files.
 
 What keeps a blob: a tag; the hash sequence that a tag names; a column of another layer's table (documents name the
-contents of their entries); being held by this process; having come, or come again, less than a grace period ago.
+contents of their entries); being held by this process; having come, or come again, less than a grace period ago, or
+since a batch of this process began that has not ended.
 
 The search for candidates disturbs nobody. Whether nothing keeps them is then asked once more in the transaction that
 removes them, and no other write comes between: so naming a blob and collecting it never cross.
@@ -60,6 +61,7 @@ class Collector:
         self._moving = moving
         self._columns: list[sa.Column[Any]] = [tags.c.hash]
         self._held: Counter[bytes] = Counter()
+        self._batches: dict[object, int] = {}
         self._collecting = asyncio.Lock()
 
     def protect(self, *columns: sa.Column[Any]) -> None:
@@ -78,6 +80,17 @@ class Collector:
             if not self._held[bytes(hash)]:
                 del self._held[bytes(hash)]
 
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[None]:
+        """Keep what comes, or comes again, while this lasts."""
+        mark = object()
+        async with self._moving:
+            self._batches[mark] = time.time_ns() // 1000
+        try:
+            yield
+        finally:
+            del self._batches[mark]
+
     async def collect(self, grace: float) -> Collected:
         before = int((time.time() - grace) * 1e6)
         count = size = 0
@@ -91,7 +104,8 @@ class Collector:
                 async with self._moving:
                     kept = {*self._held, *[bytes(child) for child in await self._in_sequences()]}
                     wanted = [hash for hash in found if hash not in kept]
-                    gone = await self._database.write(lambda connection: self._sweep(connection, wanted, before))  # noqa: B023
+                    oldest = min(before, *self._batches.values()) if self._batches else before
+                    gone = await self._database.write(lambda connection: self._sweep(connection, wanted, oldest))  # noqa: B023
                     await self._remove([Hash(hash) for hash, _ in gone])
                 count += len(gone)
                 size += sum(bytes for _, bytes in gone)

@@ -31,7 +31,8 @@ from .news import News
 from .observe import observe
 from .pool import ConnectionPool, Provider, provider_id
 from .ranges import ChunkRanges
-from .store import BlobInfo, BlobStore, Progress
+from .reader import BlobInfo
+from .store import BlobStore, Progress
 
 __all__ = ["Download", "Providers"]
 

@@ -3,7 +3,7 @@
 UsageError    InvalidHash  UnreadableFile  FileExists
 PeerError     HashMismatch  Truncated  TooLarge  NotProvided  Refused (Busy)  UnsafeName  UnsupportedRequest
 NetworkError  Stalled  ProvidersExhausted
-StoreError    NotFound  FileChanged  BlobDamaged
+StoreError    NotFound  FileChanged  BlobDamaged  QuotaExceeded
 
 Tickets raise ``transport.InvalidTicket``; bytes that are no message at all raise ``transport.DecodeError``.
 """
@@ -24,6 +24,7 @@ __all__ = [
     "NotFound",
     "NotProvided",
     "ProvidersExhausted",
+    "QuotaExceeded",
     "Refused",
     "Stalled",
     "TooLarge",
@@ -75,7 +76,7 @@ class Busy(Refused):
 
 
 class UnsupportedRequest(PeerError):
-    """A request of a kind that tidings does not answer (yet): Observe, Push, or a reserved number."""
+    """A request of a kind that nobody has defined yet: its number is reserved."""
 
 
 class Stalled(NetworkError):
@@ -97,6 +98,10 @@ class ProvidersExhausted(NetworkError):
 
 class NotFound(StoreError):
     """The blob is not in this store: fetch it first."""
+
+
+class QuotaExceeded(StoreError):
+    """The blobs here would have more bytes than the settings allow. What was here is untouched."""
 
 
 class FileChanged(StoreError):

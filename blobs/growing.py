@@ -22,7 +22,8 @@ from .hash import Hash
 from .news import News
 from .partial import Partial
 from .ranges import ChunkRanges
-from .store import INLINE_OUTBOARD, BlobInfo, BlobStore
+from .reader import BlobInfo
+from .store import INLINE_OUTBOARD, BlobStore
 
 __all__ = ["Growing", "GrowingBlobs"]
 
@@ -71,6 +72,7 @@ class Growing:
 
     async def write(self, items: list[Leaf | Pairs]) -> None:
         """Keep what a `Decoder` has verified."""
+        await self._store.quota.take(sum(len(item.data) for item in items if isinstance(item, Leaf)))
         await self._store.run(self.files.write, items)
         if any(isinstance(item, Leaf) and item.offset + len(item.data) == self.size for item in items):
             self._size_proven = True

@@ -13,7 +13,8 @@ from .geometry import CHUNK
 from .growing import Growing, GrowingBlobs
 from .hash import Hash
 from .ranges import ChunkRanges
-from .store import BlobReader, BlobStore
+from .reader import BlobReader
+from .store import BlobStore
 
 __all__ = ["OpenBlob"]
 

@@ -5,6 +5,7 @@ as the peer takes them. Whatever is wrong with a request costs its stream and no
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -36,9 +37,10 @@ from .messages import (
 from .observe import encode_item, read_length
 from .push import receive_push
 from .ranges import ChunkRanges
+from .settings import Allow, BlobSettings, Kind, RequestEvent, State
 from .store import BlobStore
 
-__all__ = ["Allow", "Provider", "Served"]
+__all__ = ["Provider", "Served"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +53,12 @@ WRITE_TIMEOUT = 60.0  # seconds to take a piece of 256 KiB
 SPAN = 2048  # hashes of a sequence read at a time at most
 PAGE = 16  # small blobs read at a time: 256 KiB at most
 CROWDED = 6  # while others wait, both are this many times shorter: a few slow peers must not keep everybody out
-
-Allow = Callable[[EndpointId, Hash], bool]
-"""Whether the peer may have the blob, or where it is about pushing, may give it to us."""
+_KINDS: dict[type[Request], Kind] = {
+    GetRequest: "get",
+    GetManyRequest: "get_many",
+    ObserveRequest: "observe",
+    PushRequest: "push",
+}
 
 
 @dataclass(slots=True)
@@ -70,23 +75,13 @@ class Served:
 
 
 class Provider:
-    """Serves the blobs of ``store`` to whoever connects, or to whom ``allow`` lets."""
+    """Serves the blobs of ``store`` to whoever connects, as far as the settings let it."""
 
-    def __init__(
-        self,
-        store: BlobStore,
-        growing: GrowingBlobs,
-        *,
-        allow: Allow | None = None,
-        allow_push: Allow | None = None,
-        upload_rate: float | None = None,
-    ) -> None:
+    def __init__(self, store: BlobStore, growing: GrowingBlobs, settings: BlobSettings) -> None:
         self.served = Served()
         self._store = store
         self._growing = growing
-        self._allow = allow
-        self._allow_push = allow_push
-        self._upload_rate = upload_rate
+        self._settings = settings
         self._limits: WeakValueDictionary[EndpointId, _Limit] = WeakValueDictionary()
         self._observers = asyncio.Semaphore(OBSERVERS)
         self._free = asyncio.Semaphore(REQUESTS)
@@ -96,8 +91,8 @@ class Provider:
         """Serve one connection until it ends."""
         free = self._free_of_peer.setdefault(connection.remote_id, asyncio.Semaphore(REQUESTS_OF_PEER))
         limit = None
-        if self._upload_rate is not None:
-            limit = self._limits.setdefault(connection.remote_id, _Limit(self._upload_rate))
+        if self._settings.upload_rate is not None:
+            limit = self._limits.setdefault(connection.remote_id, _Limit(self._settings.upload_rate))
         async with asyncio.TaskGroup() as tasks:
             while True:
                 try:
@@ -112,19 +107,23 @@ class Provider:
         peer = connection.remote_id
         self.served.requests += 1
         self.served.active += 1
+        log = _Log(peer, self._settings.on_request)
+        out = _Out(self, peer, stream.send, limit)
         try:
             async with asyncio.timeout(self.patience(REQUEST_TIMEOUT)):
                 request = await _read_request(stream)
-            if not self._may(peer, request):
+            if not await self._may(peer, request):
                 self.served.refused += 1
+                log.tell(request, "refused")
                 stream.recv.stop(ResetCode.PERMISSION)
                 stream.send.reset(ResetCode.PERMISSION)
                 return
+            log.tell(request, "started")
             if isinstance(request, ObserveRequest):
                 await self._tell(request.hash, stream)
+                log.tell(request, "done")
                 return
             async with self._free:
-                out = _Out(self, stream.send, limit)
                 match request:
                     case GetManyRequest():
                         await self._send_many(request, out)
@@ -135,6 +134,7 @@ class Provider:
                             self._store, self._growing, request, stream.recv, peer
                         )
                 await stream.send.finish()
+            log.tell(request, "done", out.sent)
         except (PeerError, NetworkError, TimeoutError, NotFound) as error:
             logger.debug("a blob request of %s ends: %s", peer.short(), error or "too slow")
             self._refuse(stream)
@@ -149,12 +149,19 @@ class Provider:
             self._refuse(stream)
         finally:
             self.served.active -= 1
+            log.end(out.sent)
 
-    def _may(self, peer: EndpointId, request: Request) -> bool:
+    async def _may(self, peer: EndpointId, request: Request) -> bool:
         if isinstance(request, PushRequest):
-            return self._allow_push is not None and self._allow_push(peer, request.hash)
+            return self._settings.allow_push is not None and await _ask(self._settings.allow_push, peer, request.hash)
         hashes = request.hashes if isinstance(request, GetManyRequest) else (request.hash,)
-        return self._allow is None or all(self._allow(peer, hash) for hash in hashes)
+        for hash in hashes:
+            if not await self._may_read(peer, hash):
+                return False
+        return True
+
+    async def _may_read(self, peer: EndpointId, hash: Hash) -> bool:
+        return self._settings.allow is None or await _ask(self._settings.allow, peer, hash)
 
     async def _tell(self, hash: Hash, stream: BiStream) -> None:
         """Answer Observe until the peer stops it."""
@@ -212,8 +219,9 @@ class Provider:
                         continue
                     at = (index - 1 - first) * HASH_SIZE
                     child = hashes[at : at + HASH_SIZE] if together else await root.read(at, HASH_SIZE)
-                    if len(child) == HASH_SIZE:
-                        blobs.append((Hash(child), ranges))
+                    if len(child) < HASH_SIZE or not await self._may_read(out.peer, Hash(child)):
+                        break
+                    blobs.append((Hash(child), ranges))
                 if not await self._send_page(blobs, out) or len(blobs) < len(page):
                     return
 
@@ -280,17 +288,54 @@ class _Limit:
 class _Out:
     """A stream that counts, and waits for the peer to take what is written, but not for ever."""
 
-    def __init__(self, provider: Provider, stream: SendStream, limit: _Limit | None) -> None:
+    def __init__(self, provider: Provider, peer: EndpointId, stream: SendStream, limit: _Limit | None) -> None:
+        self.peer = peer
         self._provider = provider
         self._stream = stream
         self._limit = limit
+        self.sent = 0
 
     async def write(self, piece: bytes) -> None:
         if self._limit is not None:
             await asyncio.sleep(self._limit.bucket.take(len(piece), asyncio.get_running_loop().time()))
         async with asyncio.timeout(self._provider.patience(WRITE_TIMEOUT)):
             await self._stream.write(piece)
+        self.sent += len(piece)
         self._provider.served.bytes_sent += len(piece)
+
+
+class _Log:
+    """Tells ``on_request`` of one request: its begin, and its end however it comes."""
+
+    def __init__(self, peer: EndpointId, on_request: Callable[[RequestEvent], object] | None) -> None:
+        self._peer = peer
+        self._on_request = on_request
+        self._begun = asyncio.get_running_loop().time()
+        self._open: Request | None = None
+
+    def tell(self, request: Request, state: State, sent: int = 0) -> None:
+        self._open = request if state == "started" else None
+        if self._on_request is None:
+            return
+        hash = next(iter(request.hashes), None) if isinstance(request, GetManyRequest) else request.hash
+        seconds = asyncio.get_running_loop().time() - self._begun
+        try:
+            self._on_request(RequestEvent(self._peer, _KINDS[type(request)], hash, state, sent, seconds))
+        except Exception:
+            logger.exception("on_request of the blob settings failed")
+
+    def end(self, sent: int) -> None:
+        """Whatever has not ended well."""
+        if self._open is not None:
+            self.tell(self._open, "broken", sent)
+
+
+async def _ask(allow: Allow, peer: EndpointId, hash: Hash) -> bool:
+    answer = allow(peer, hash)
+    if inspect.isawaitable(answer):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
+            answer = await answer
+    return bool(answer)
 
 
 async def _read_request(stream: BiStream) -> Request:

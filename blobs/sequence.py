@@ -1,6 +1,6 @@
-"""Fetching a sequence of hashes with all its blobs.
+"""Fetching many blobs: those of a sequence of hashes, or of a list.
 
-The sequence comes first, then by one request all its blobs that are not here yet, small ones kept by the hundred in a
+By one request all that are not here yet, small ones kept by the hundred in a
 transaction. Where there are several providers each is given some hundreds at a time. A blob that was begun and broke
 off is then fetched like any other, from all of them at once.
 """
@@ -23,18 +23,19 @@ from .errors import Busy, NotProvided, ProvidersExhausted, Truncated
 from .geometry import GROUP
 from .growing import GrowingBlobs
 from .hash import HASH_SIZE, Hash
-from .messages import GetRequest
+from .messages import MAX_REQUEST, GetManyRequest, GetRequest
 from .pool import ConnectionPool, Provider, provider_id
 from .ranges import ChunkRanges, ChunkRangesSeq
 from .store import BlobStore
 
-__all__ = ["SequenceProgress", "fetch_children"]
+__all__ = ["SequenceProgress", "fetch_blobs", "read_sequence"]
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 512  # small blobs kept in one transaction ...
 AT_ONCE_BYTES = 1 << 20  # ... or so many bytes
 SHARE = 256  # blobs asked of a provider at a time, where there are several
+MAX_MANY = MAX_REQUEST // HASH_SIZE - 1  # of one request that names them
 MAX_LACKING = 1_000  # blobs that a provider does not have; each costs a request
 RETRIES = 3
 RETRY_AFTER = 0.5
@@ -53,8 +54,7 @@ class SequenceProgress:
 class _Children:
     """What is missing, and who works at it."""
 
-    def __init__(self, root: Hash, missing: dict[int, Hash], total: int) -> None:
-        self.root = root
+    def __init__(self, missing: dict[int, Hash], total: int) -> None:
         self.missing = missing
         self.total = total
         self.todo = deque(sorted(missing))
@@ -71,33 +71,39 @@ class _Children:
         self.todo.extendleft(reversed([index for index in indexes if index in self.missing]))
 
 
-async def fetch_children(
+async def read_sequence(store: BlobStore, root: Hash) -> list[Hash]:
+    """The hashes in a sequence that is here. `DecodeError` where the blob is none."""
+    async with await store.reader(root) as reader:
+        if reader.info.size > (MAX_ENTRIES + 1) * HASH_SIZE:
+            raise UsageError(f"blob {root.short()} would be a sequence of more than {MAX_ENTRIES} hashes")
+        return split_sequence(await reader.read())
+
+
+async def fetch_blobs(
     store: BlobStore,
     growing: GrowingBlobs,
     pool: ConnectionPool,
-    root: Hash,
+    hashes: Sequence[Hash],
     providers: Sequence[Provider],
     fetch: Callable[[Hash], Awaitable[object]],
     *,
+    root: Hash | None = None,
     progress: Callable[[SequenceProgress], object] | None,
     max_size: int | None,
     stall_timeout: float,
 ) -> None:
-    """Fetch what the sequence ``root``, which is here, names. ``fetch`` gets one blob from all providers.
+    """Fetch the blobs ``hashes``, those of the sequence ``root`` if there is one. ``fetch`` gets one from all of them.
 
-    `ProvidersExhausted`; what came stays. `DecodeError` where the blob is no sequence of hashes.
+    `ProvidersExhausted`; what came stays.
     """
-    async with await store.reader(root) as reader:
-        if reader.info.size > (MAX_ENTRIES + 1) * HASH_SIZE:
-            raise UsageError(f"blob {root.short()} would be a sequence of more than {MAX_ENTRIES} hashes")
-        hashes = split_sequence(await reader.read())
     here = await store.which(hashes)
     begun = await store.which(hashes, complete=False)
     first_at: dict[Hash, int] = {}
     for index, hash in enumerate(hashes, 1):
         first_at.setdefault(hash, index)
     missing = {index: hash for hash, index in first_at.items() if hash not in here and hash not in begun}
-    children = _Children(root, missing, len(first_at))
+    children = _Children(missing, len(first_at))
+    what = f"sequence {root.short()}" if root is not None else f"{len(hashes)} blobs"
     left = children.missing
 
     def tell() -> None:
@@ -106,7 +112,7 @@ async def fetch_children(
             progress(SequenceProgress(done, children.total, children.bytes))
 
     reasons: dict[str, TidingsError] = {}
-    share = len(left) if len(providers) == 1 else SHARE
+    share = SHARE if len(providers) > 1 else len(left) if root is not None else MAX_MANY
 
     async def work(provider: Provider) -> None:
         failures = 0
@@ -117,11 +123,12 @@ async def fetch_children(
                 return
             try:
                 async with pool.connection(provider) as (connection, _):
-                    request = GetRequest(root, _ranges(indexes))
-                    async with ask(connection, request, root, stall_timeout) as answers:
+                    request = _request(root, indexes, hashes)
+                    first = children.missing[indexes[0]] if root is None else root
+                    async with ask(connection, request, first, stall_timeout) as answers:
                         await _take(store, growing, answers, children, indexes, connection.remote_id, max_size, tell)
             except (PeerError, NetworkError, UsageError) as error:
-                logger.info("sequence %s of %s: %s", root.short(), provider, error)
+                logger.info("%s of %s: %s", what, provider, error)
                 reasons[_name(provider)] = error
                 if isinstance(error, NotProvided):  # its answer ends with the first that it does not have
                     lacking.add(next(index for index in indexes if index in left))
@@ -135,9 +142,12 @@ async def fetch_children(
                 await asyncio.sleep(RETRY_AFTER * 2 ** (failures - 1))
 
     tell()
-    async with asyncio.TaskGroup() as group:
-        for provider in providers:
-            group.create_task(work(provider))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for provider in providers:
+                group.create_task(work(provider))
+    except BaseExceptionGroup as errors:  # each would end all
+        raise errors.exceptions[0] from None
     begun |= await store.which(list(left.values()), complete=False)
     for index, hash in list(left.items()):
         if hash in begun:
@@ -147,7 +157,7 @@ async def fetch_children(
         begun.discard(hash)
         tell()
     if left:
-        raise ProvidersExhausted(f"{len(left)} of {children.total} blobs of sequence {root.short()}", reasons)
+        raise ProvidersExhausted(f"{len(left)} of {what}", reasons)
 
 
 async def _take(
@@ -193,6 +203,12 @@ async def _take(
     finally:
         if small:
             await keep()
+
+
+def _request(root: Hash | None, indexes: Sequence[int], hashes: Sequence[Hash]) -> GetRequest | GetManyRequest:
+    if root is None:
+        return GetManyRequest(tuple(hashes[index - 1] for index in indexes))
+    return GetRequest(root, _ranges(indexes))
 
 
 def _ranges(indexes: Sequence[int]) -> ChunkRangesSeq:

@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 
 from ..storage.errors import from_os_error
-from ..storage.files import fsync_dir, make_private_dir
+from ..storage.files import clone_file, fsync_dir, make_private_dir
 
 __all__ = ["Spool"]
 
@@ -44,10 +44,7 @@ class Spool:
         end = offset + len(data)
         self.size = max(self.size, end)
         if self._fd is None and self.size > self._limit:
-            try:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise from_os_error(error, self._path) from error
+            self._fd = self._create()
             self._write_file(0, memoryview(self._memory))
             self._memory = bytearray()
         if self._fd is not None:
@@ -56,6 +53,18 @@ class Spool:
         else:
             self._memory.extend(bytes(max(0, end - len(self._memory))))
             self._memory[offset:end] = data
+
+    def clone(self, source: int, size: int) -> bool:
+        """Before anything is written: hold what the file ``source`` has, ``size`` bytes above the limit.
+
+        False where the file system cannot share blocks between the two.
+        """
+        assert self._fd is None
+        self._fd = self._create()
+        if not clone_file(source, self._fd):
+            return False
+        self.size = size
+        return True
 
     def read(self, offset: int, size: int) -> bytes:
         if self._fd is None:
@@ -96,6 +105,12 @@ class Spool:
             self._fd = None
             with contextlib.suppress(OSError):
                 self._path.unlink()
+
+    def _create(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise from_os_error(error, self._path) from error
 
     def _write_file(self, offset: int, view: memoryview) -> None:
         assert self._fd is not None

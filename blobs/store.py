@@ -19,37 +19,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import blake3
 import sqlalchemy as sa
 
 from ..errors import UsageError
 from ..storage import Database
-from ..storage.errors import from_os_error
 from ..storage.files import make_private_dir, write_durably
 from ..storage.prepared import Prepared
 from ..storage.tables import blobs
-from .errors import BlobDamaged, FileChanged, NotFound, UnreadableFile
+from .errors import BlobDamaged, NotFound, UnreadableFile
 from .geometry import GROUP
 from .hash import HASH_SIZE, Hash
 from .outboard import build
 from .partial import partial_paths
+from .quota import Quota
+from .reader import PIECE, BlobInfo, BlobReader
+from .sources import changed, open_regular, read_from, small_file, stored_path, unchanged
 from .spool import Spool
 
-__all__ = ["BlobInfo", "BlobReader", "BlobStore", "Filter", "Progress", "Write"]
+__all__ = ["BlobStore", "Filter", "Progress", "Write"]
 
 INLINE_DATA = GROUP  # bytes of a blob that live in its row
 INLINE_OUTBOARD = 16 * 1024
-PIECE = 1 << 20  # bytes read, hashed and written at once
 AT_ONCE = 4  # pieces of a file in one call in a thread
 THREADS = 4
 COMPLETE, PARTIAL = 1, 0  # a row's state
@@ -69,6 +67,13 @@ Filter = Callable[[AsyncIterator[bytes]], AsyncIterable[bytes]]
 T = TypeVar("T")
 
 _WHOLE = (blobs.c.hash == sa.bindparam("key"), blobs.c.state == COMPLETE)
+_KEPT = sa.select(sa.func.sum(blobs.c.size)).where(blobs.c.state == COMPLETE, blobs.c.path.is_(None))
+_PARTIAL = sa.select(blobs.c.hash).where(blobs.c.state == PARTIAL)
+_REFER = (
+    sa.update(blobs)
+    .where(*_WHOLE, blobs.c.data.is_(None))
+    .values(path=sa.bindparam("place"), mtime_ns=sa.bindparam("time"))
+)
 _COPY = sa.select(blobs.c.hash).where(*_WHOLE, blobs.c.path.is_(None))
 _SIZE = sa.select(blobs.c.size).where(*_WHOLE)
 _TOUCH = sa.update(blobs).where(blobs.c.hash == sa.bindparam("key")).values(added_us=sa.bindparam("now"))
@@ -102,84 +107,12 @@ _STATE = Prepared(sa.select(blobs.c.state).where(blobs.c.hash == sa.bindparam("k
 _SMALL = Prepared(sa.select(blobs.c.data).where(*_WHOLE))
 
 
-@dataclass(frozen=True, slots=True)
-class BlobInfo:
-    """A blob that is in the store: its hash and its size in bytes."""
-
-    hash: Hash
-    size: int
-
-
-class BlobReader:
-    """A complete blob, open for reading at any offset. An asynchronous context manager; iterating gives it all."""
-
-    def __init__(self, store: BlobStore, info: BlobInfo, data: bytes | int, outboard: bytes | int) -> None:
-        self.info = info
-        self._store = store
-        self._data = data  # the bytes, or a file descriptor
-        self._outboard = outboard
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether reading never waits for a disk."""
-        return not isinstance(self._data, int)
-
-    def data_at(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes of the blob; blocks. `BlobDamaged` where the file is shorter than it should be."""
-        return self._read(self._data, offset, size)
-
-    def outboard_at(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes of its outboard; blocks."""
-        return self._read(self._outboard, offset, size)
-
-    async def read(self, offset: int = 0, size: int | None = None) -> bytes:
-        """Bytes from ``offset`` on, fewer than ``size`` only at the end."""
-        if offset < 0 or (size is not None and size < 0):
-            raise UsageError("an offset and a size to read are not negative")
-        rest = max(0, self.info.size - offset)
-        wanted = rest if size is None else min(size, rest)
-        if self.in_memory or not wanted:
-            return self.data_at(offset, wanted)
-        return await self._store.run(self.data_at, offset, wanted)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for offset in range(0, self.info.size, PIECE):
-            yield await self.read(offset, PIECE)
-
-    def close(self) -> None:
-        for source in (self._data, self._outboard):
-            if isinstance(source, int):
-                os.close(source)
-        self._data = self._outboard = b""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _read(self, source: bytes | int, offset: int, size: int) -> bytes:
-        if not isinstance(source, int):
-            out = source[offset : offset + size]
-        else:
-            try:
-                out = os.pread(source, size, offset)
-                while len(out) < size and (more := os.pread(source, size - len(out), offset + len(out))):
-                    out += more
-            except OSError as error:
-                raise BlobDamaged(f"blob {self.info.hash} cannot be read: {error.strerror}; fetch it again") from error
-        if len(out) != size:
-            raise BlobDamaged(f"the file of blob {self.info.hash} is too short: fetch it again")
-        return out
-
-
 class BlobStore:
     """Blobs in ``database`` and under ``directory``, which belongs to this store alone, or to the database's."""
 
-    def __init__(self, database: Database, directory: Path) -> None:
+    def __init__(self, database: Database, directory: Path, quota: int | None = None) -> None:
         self._database = database
+        self.quota = Quota(quota, self._bytes_kept)
         self._temp = directory / "temp"
         self._data = directory / "data"
         for place in (directory, self._temp, self._data):
@@ -245,43 +178,20 @@ class BlobStore:
         that it can be fetched or added again.
         """
         if hash == Hash.EMPTY:
-            return BlobReader(self, BlobInfo(hash, 0), b"", b"")
+            return BlobReader(self.run, BlobInfo(hash, 0), b"", b"")
         key = {"key": bytes(hash)}
         row = await self._database.read(lambda connection: connection.execute(_ROW, key).one_or_none())
         if row is None:
             raise NotFound(f"blob {hash} is not here: fetch it first")
         info = BlobInfo(hash, row.size)
         if row.data is not None:
-            return BlobReader(self, info, row.data, b"")
+            return BlobReader(self.run, info, row.data, b"")
         try:
-            return BlobReader(self, info, *await self.run(self._open, info, row))
+            return BlobReader(self.run, info, *await self.run(self._open, info, row), referred=row.path is not None)
         except BlobDamaged:
             if not self._database.is_shared:
                 await self._database.write(lambda connection: connection.execute(_FORGET, key))
             raise
-
-    async def export(self, hash: Hash, target: Path, *, durable: bool = True) -> None:
-        """Write the blob to ``target``, which appears whole or not at all and replaces what was there.
-
-        ``durable``: return when it is on the disk, so that not even a power cut leaves less.
-        """
-        async with await self.reader(hash) as reader:
-            temporary = target.with_name(f".{target.name[:100]}.{os.urandom(6).hex()}.part")
-            try:
-                try:
-                    file = await self.run(FileIO, temporary, "xb")
-                except OSError as error:
-                    raise UnreadableFile(f"cannot write {target}: {error.strerror}") from error
-                with file:
-                    async for piece in reader:
-                        await self.run(_write_all, file, piece)
-                    if durable:
-                        await self.run(os.fsync, file.fileno())
-                await self.run(temporary.rename, target)
-            except OSError as error:
-                raise from_os_error(error, target) from error
-            finally:
-                await self.run(lambda: temporary.unlink(missing_ok=True))
 
     async def touch(self, hash: Hash) -> None:
         """Make it as new as if it had just come: what is to be named now is not collected before."""
@@ -293,6 +203,33 @@ class BlobStore:
         async with await self.reader(hash) as reader:
             content = await reader.read(0, MAX_CHILDREN * HASH_SIZE)
         return [Hash(content[at : at + HASH_SIZE]) for at in range(0, len(content) // HASH_SIZE * HASH_SIZE, HASH_SIZE)]
+
+    async def refer_to(self, hash: Hash, path: Path, mtime_ns: int) -> None:
+        """The file at ``path`` is the blob from now on, and the store's own goes. A blob in a row stays there."""
+        key = {"key": bytes(hash), "place": stored_path(path), "time": mtime_ns}
+        own, _, _ = partial_paths(self.stem(hash))
+        async with self.moving:
+            referred = await self._database.write(lambda connection: connection.execute(_REFER, key).rowcount)
+            if referred:
+                await self.run(lambda: own.unlink(missing_ok=True))
+
+    async def _bytes_kept(self) -> int:
+        """Of all blobs, so far as they are here, and of what is on its way; files that are referred to are not ours."""
+
+        def job(connection: sa.Connection) -> tuple[int, list[Hash]]:
+            size = connection.execute(_KEPT).scalar_one_or_none() or 0
+            return int(size), [Hash(hash) for (hash,) in connection.execute(_PARTIAL)]
+
+        size, begun = await self._database.read(job)
+
+        def look() -> int:
+            taken = 0
+            for path in [*(partial_paths(self.stem(hash))[0] for hash in begun), *self._temp.iterdir()]:
+                with contextlib.suppress(FileNotFoundError):
+                    taken += path.stat().st_blocks * 512
+            return taken
+
+        return size + await self.run(look)
 
     async def remove_files(self, hashes: Sequence[Hash]) -> None:
         """Of blobs whose rows are gone."""
@@ -320,6 +257,8 @@ class BlobStore:
 
         It does not wait for the disk: what a power cut takes back is fetched again.
         """
+        verified = list(verified)
+        await self.quota.take(sum(len(data) for _, data in verified))
         now = time.time_ns() // 1000
         rows = [
             {"key": bytes(hash), "size": len(data), "added_us": now, **_NOTHING, "data": data}
@@ -335,6 +274,7 @@ class BlobStore:
         """
         if len(data) > INLINE_DATA:
             return await self._add_large(data), lambda connection: None
+        await self.quota.take(len(data))
         hash = Hash.of(data)
         return BlobInfo(hash, len(data)), _insertion(hash, {"size": len(data), "data": bytes(data)})
 
@@ -353,7 +293,7 @@ class BlobStore:
         `UnreadableFile`; `FileChanged` where somebody wrote to it meanwhile.
         """
         try:
-            file = await self.run(_open_regular, path)
+            file = await self.run(open_regular, path)
         except OSError as error:
             raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
         with file:
@@ -364,13 +304,13 @@ class BlobStore:
 
             async def pieces() -> AsyncIterator[bytes]:
                 nonlocal copied
-                while piece := await self.run(_read, file, path, PIECE):
+                while piece := await self.run(read_from, file, path, PIECE):
                     copied += len(piece)
                     if copied > before.st_size:
                         break
                     yield piece
-                if copied != before.st_size or not _unchanged(file, before):
-                    raise _changed(path)
+                if copied != before.st_size or not unchanged(file, before):
+                    raise changed(path)
 
             return await self.add_stream(pieces() if through is None else through(pieces()), progress)
 
@@ -378,7 +318,7 @@ class BlobStore:
         """Copy some hundred files, the small ones in one transaction, or refer to larger ones. As `add_path`."""
 
         def read() -> list[bytes | None]:
-            return [_small_file(path) for path in paths]
+            return [small_file(path) for path in paths]
 
         contents = await self.run(read)
         small = [(Hash.of(content), content) for content in contents if content is not None]
@@ -395,7 +335,7 @@ class BlobStore:
 
         def look() -> bool:
             try:
-                with _open_regular(path) as file:
+                with open_regular(path) as file:
                     if os.fstat(file.fileno()).st_size != size:
                         return False
                     hasher = blake3.blake3()
@@ -410,10 +350,15 @@ class BlobStore:
     async def _add_file(
         self, file: FileIO, path: Path, before: os.stat_result, progress: Progress | None, *, copy: bool
     ) -> BlobInfo:
-        """Copied and hashed in one pass, for the size says where each pair of the tree belongs."""
+        """Copied and hashed in one pass, for the size says where each pair of the tree belongs.
+
+        Where the file system shares blocks between files, the copy is made at once, and then hashed.
+        """
         data, outboard = self.spool(INLINE_DATA), self.spool(INLINE_OUTBOARD)
         tree = build(before.st_size, outboard.write)
         wanted: tuple[int, int] | Hash = next(tree)
+        if copy:
+            await self.quota.take(before.st_size)
 
         def step() -> tuple[int, int] | Hash:
             nonlocal wanted
@@ -421,10 +366,10 @@ class BlobStore:
                 if isinstance(wanted, Hash):
                     break
                 offset, size = wanted
-                piece = _read(file, path, size)
+                piece = data.read(offset, size) if cloned else read_from(file, path, size)
                 if len(piece) != size:
-                    raise _changed(path)
-                if copy:
+                    raise changed(path)
+                if copy and not cloned:
                     data.write(offset, piece)
                 try:
                     wanted = tree.send(piece)
@@ -433,12 +378,13 @@ class BlobStore:
             return wanted
 
         try:
+            cloned = copy and await self.run(data.clone, file.fileno(), before.st_size)
             while not isinstance(at := await self.run(step), Hash):
                 if progress is not None:
                     progress(at[0], before.st_size)
             assert isinstance(wanted, Hash)
-            if await self.run(_read, file, path, 1) or not _unchanged(file, before):
-                raise _changed(path)
+            if not cloned and (await self.run(read_from, file, path, 1) != b"" or not unchanged(file, before)):
+                raise changed(path)
             if await (self._has_copy(wanted) if copy else self.size(wanted)):
                 await self.touch(wanted)
             elif copy:
@@ -466,6 +412,7 @@ class BlobStore:
 
         try:
             async for piece in pieces:
+                await self.quota.take(len(piece))
                 await self.run(keep, piece)
             hash = Hash(hasher.digest())
             if await self._has_copy(hash):
@@ -530,7 +477,7 @@ class BlobStore:
         row: dict[str, object] = {
             "size": seen.st_size,
             "outboard": outboard.contents() if outboard.in_memory else None,
-            "path": _stored(path),
+            "path": stored_path(path),
             "mtime_ns": seen.st_mtime_ns,
         }
 
@@ -644,53 +591,3 @@ def _insertion(hash: Hash, row: dict[str, object]) -> Write:
             _INSERT.run(connection, values)
 
     return insert
-
-
-def _stored(path: Path) -> bytes:
-    return os.fsencode(path.absolute())
-
-
-def _open_regular(path: Path) -> FileIO:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise UnreadableFile(f"{path} is not a regular file: add files one by one")
-    return FileIO(fd, "rb")
-
-
-def _small_file(path: Path) -> bytes | None:
-    """Its bytes, if they are few."""
-    try:
-        with _open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > INLINE_DATA:
-                return None
-            content = _read(file, path, INLINE_DATA + 1)
-    except OSError as error:
-        raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
-    return content if len(content) <= INLINE_DATA else None
-
-
-def _read(file: FileIO, path: Path, size: int) -> bytes:
-    """``size`` bytes, fewer only at the end."""
-    try:
-        piece = file.read(size) or b""
-        while 0 < len(piece) < size and (more := file.read(size - len(piece))):
-            piece += more
-    except OSError as error:
-        raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
-    return piece
-
-
-def _unchanged(file: FileIO, before: os.stat_result) -> bool:
-    after = os.fstat(file.fileno())
-    return (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-
-
-def _changed(path: Path) -> FileChanged:
-    return FileChanged(f"{path} changed while it was read: add it again when nobody writes to it")
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

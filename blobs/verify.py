@@ -10,7 +10,8 @@ from .errors import BlobDamaged, NotFound
 from .geometry import CHUNK
 from .hash import Hash
 from .ranges import ChunkRanges
-from .store import BlobInfo, BlobReader, BlobStore
+from .reader import BlobInfo, BlobReader
+from .store import BlobStore
 
 __all__ = ["Checked", "verify"]
 

@@ -19,7 +19,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from ..blobs import Blobs
+from ..blobs import Blobs, BlobSettings
 from ..docs_sync import Access, Docs
 from ..errors import TidingsError
 from ..gossip import Gossip
@@ -60,6 +60,7 @@ class Node:
         bind: Sequence[str] = ANY,
         database: str | None = None,
         blobs: str | PathLike[str] | None = None,
+        blob_settings: BlobSettings | None = None,
         access: Access | None = None,
         fsync: bool = True,
         collect_every: float | None = 3600.0,
@@ -74,7 +75,8 @@ class Node:
         until the node closes. ``bind``, ``relays``, ``lookup``, ``tls`` and ``proxy`` are as for `Endpoint.bind`.
         ``database``, the URL of a PostgreSQL database
         (``postgresql+psycopg://user@host/database``), holds the documents, authors and small blobs instead; ``blobs``
-        is the folder of the large ones, which nodes of one database share. ``access`` says which peer may read which
+        is the folder of the large ones, which nodes of one database share. ``blob_settings``: who may fetch and push
+        blobs, how fast, and how much is kept. ``access`` says which peer may read which
         document, and from whom entries are taken (`tidings.docs_sync.access.control`).
 
         ``fsync=False``: a write returns when the system has it, without waiting for the disk. ``kill -9`` loses nothing
@@ -95,7 +97,14 @@ class Node:
 
         return Opening(
             lambda: cls._open(
-                path, partial(cls._bind, path, bind, bind_endpoint), database, folder, access, fsync, collect_every
+                path,
+                partial(cls._bind, path, bind, bind_endpoint),
+                database,
+                folder,
+                blob_settings,
+                access,
+                fsync,
+                collect_every,
             )
         )
 
@@ -106,6 +115,7 @@ class Node:
         bind: Callable[[SecretKey], Awaitable[Endpoint]],
         url: str | None,
         blob_path: Path | None,
+        blob_settings: BlobSettings | None,
         access: Access | None,
         fsync: bool,
         collect_every: float | None,
@@ -126,7 +136,7 @@ class Node:
             assert blob_path is not None
             endpoint = await bind(secret)
             stack.push_async_callback(endpoint.aclose)
-            blobs = Blobs(endpoint, database, blob_path)
+            blobs = Blobs(endpoint, database, blob_path, blob_settings)
             stack.push_async_callback(blobs.aclose)
             gossip = Gossip(endpoint, carrier=BlobCarrier(blobs), keeper=DatabaseKeeper(database, endpoint.id))
             stack.push_async_callback(gossip.aclose)

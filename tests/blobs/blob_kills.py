@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from tidings.blobs import ALPN, Blobs
+from tidings.blobs import ALPN, Blobs, BlobSettings
 from tidings.storage import Database
 from tidings.transport import Endpoint, Router
 
@@ -21,7 +21,7 @@ async def kill_blobs(directory: Path, rounds: int, rng: Random) -> Counter[str]:
     done: Counter[str] = Counter()
     database = await Database.open(None)
     async with Endpoint.bind(bind=["127.0.0.1:0"]) as endpoint:
-        blobs = Blobs(endpoint, database, directory / "provider", upload_rate=40_000_000)
+        blobs = Blobs(endpoint, database, directory / "provider", BlobSettings(upload_rate=40_000_000))
         content = await blobs.add_bytes(rng.randbytes(12_000_000))
         async with Router(endpoint, {ALPN: blobs.handle}):
             ticket = str(blobs.ticket(content.hash))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tidings.blobs import ALPN, Blobs
+from tidings.blobs import ALPN, Blobs, BlobSettings
 from tidings.storage import Database
 from tidings.transport import BiStream, Connection, Endpoint, EndpointAddr, Router
 
@@ -32,11 +33,11 @@ Answer = Callable[[BiStream], Awaitable[None]]
 async def peers(tmp_path: Path) -> AsyncIterator[MakePeer]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(**options: object) -> Peer:
+        async def make(**options: Any) -> Peer:
             database = await Database.open(None)
             stack.push_async_callback(database.aclose)
             endpoint = await stack.enter_async_context(Endpoint.bind(bind=["127.0.0.1:0"]))
-            blobs = Blobs(endpoint, database, tmp_path / endpoint.id.short(), **options)  # type: ignore[arg-type]
+            blobs = Blobs(endpoint, database, tmp_path / endpoint.id.short(), BlobSettings(**options))
             stack.push_async_callback(blobs.aclose)
             peer = Peer(endpoint, blobs)
             await stack.enter_async_context(Router(endpoint, {ALPN: peer.handle}))

@@ -5,11 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidings.blobs import ALPN, Blobs, Delivery, Hash, HashMismatch, NotProvided, Refused, Stalled, TooLarge, Truncated
+from tidings.blobs import (
+    ALPN,
+    Blobs,
+    BlobSettings,
+    Delivery,
+    Hash,
+    HashMismatch,
+    NotProvided,
+    Refused,
+    Stalled,
+    TooLarge,
+    Truncated,
+)
 from tidings.blobs import small as module
 from tidings.blobs.bao import HEADER
 from tidings.errors import PeerError, UsageError
@@ -29,11 +42,11 @@ class Peer:
 async def peers(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(**options: object) -> Peer:
+        async def make(**options: Any) -> Peer:
             database = await Database.open(None)
             stack.push_async_callback(database.aclose)
             endpoint = await stack.enter_async_context(Endpoint.bind(bind=["127.0.0.1:0"]))
-            blobs = Blobs(endpoint, database, tmp_path / endpoint.id.short(), **options)  # type: ignore[arg-type]
+            blobs = Blobs(endpoint, database, tmp_path / endpoint.id.short(), BlobSettings(**options))
             stack.push_async_callback(blobs.aclose)
             await stack.enter_async_context(Router(endpoint, {ALPN: blobs.handle}))
             return Peer(endpoint, database, blobs)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from tidings.blobs import BlobDamaged, FileChanged, Hash, NotFound, UnreadableFile
 from tidings.blobs import store as store_module
-from tidings.blobs.store import BlobInfo, BlobStore, Filter
+from tidings.blobs.exporting import export
+from tidings.blobs.reader import BlobInfo
+from tidings.blobs.store import BlobStore, Filter
 from tidings.errors import UsageError
 from tidings.storage import Database
 from tree import outboard, pattern
@@ -211,12 +213,12 @@ async def test_export(store: BlobStore, tmp_path: Path) -> None:
     target = tmp_path / "out.bin"
     for size in (0, 5, LARGE):
         info = await store.add_bytes(pattern(size))
-        await store.export(info.hash, target)
+        await export(store, info.hash, target)
         assert target.read_bytes() == pattern(size)
     with pytest.raises(UnreadableFile):
-        await store.export(info.hash, tmp_path / "missing" / "out.bin")
+        await export(store, info.hash, tmp_path / "missing" / "out.bin")
     with pytest.raises(NotFound):
-        await store.export(Hash.of(b"x"), tmp_path / "never")
+        await export(store, Hash.of(b"x"), tmp_path / "never")
     assert {name for name in os.listdir(tmp_path) if not name.startswith("node.db")} == {"blobs", "out.bin"}  # noqa: PTH208
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tidings.blobs import ALPN, Blobs, BlobTicket, Hash, NotProvided, ProvidersExhausted
+from tidings.blobs import ALPN, Blobs, BlobSettings, BlobTicket, Hash, NotProvided, ProvidersExhausted
 from tidings.blobs.answers import get_ranges
 from tidings.blobs.bao import Leaf, encode
 from tidings.blobs.messages import GetRequest
@@ -171,7 +171,7 @@ async def test_rust_has_a_part_of_ours(rust, ours, tmp_path):
     size = 8 << 20
     database = await Database.open(None)
     async with Endpoint.bind(bind=["127.0.0.1:0"]) as endpoint:
-        slow = Blobs(endpoint, database, tmp_path / "slow", upload_rate=2 << 20)
+        slow = Blobs(endpoint, database, tmp_path / "slow", BlobSettings(upload_rate=2 << 20))
         hash = (await slow.add_bytes(pattern(size))).hash
         async with Router(endpoint, {ALPN: slow.handle}):
             await rust.do("blob_begin_download", ticket=str(slow.ticket(hash)))
