@@ -19,7 +19,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "node"), str(TESTS / "docs_sync"), str(TESTS / "blobs")]
-from blob_kills import kill_blobs
+from blob_kills import kill_and_resume, kill_blobs
 from crash_rounds import kill_documents, kill_migrations
 from kill_rounds import kill_rounds
 
@@ -42,7 +42,16 @@ async def documents(directory: Path, rounds: int, rng: random.Random) -> str:
 async def blobs(directory: Path, rounds: int, rng: random.Random) -> str:
     done = await kill_blobs(directory, rounds, rng)
     steps = ", ".join(f"{count} {step}" for step, count in done.most_common())
-    return f"{rounds} kills among {sum(done.values())} steps ({steps}); every blob called complete verified"
+    again, lost = [], []
+    for number in range(max(1, rounds // 20)):
+        resumed = await kill_and_resume(directory / f"half{number}", 64_000_000, rng)
+        again.append(resumed.sent_after - resumed.least_after)
+        lost.append(resumed.sent_before - resumed.found)
+    return (
+        f"{rounds} kills among {sum(done.values())} steps ({steps}); every blob called complete verified; {len(again)} "
+        f"fetches of 64 MB killed half way: at most {max(again)} bytes of what was kept sent again, and "
+        f"{max(lost)} that had been sent and not been kept"
+    )
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from ..transport.errors import ConnectionClosed
 from ..transport.keys import EndpointId
 from ..transport.stream import BiStream, SendStream
 from .bao import HEADER, encode
-from .errors import NotFound
+from .errors import NotFound, QuotaExceeded
 from .growing import GrowingBlobs
 from .hash import HASH_SIZE, Hash
 from .messages import (
@@ -138,6 +138,9 @@ class Provider:
         except (PeerError, NetworkError, TimeoutError, NotFound) as error:
             logger.debug("a blob request of %s ends: %s", peer.short(), error or "too slow")
             self._refuse(stream)
+        except QuotaExceeded as error:
+            logger.warning("a blob that peer %s gives is not taken: %s", peer.short(), error)
+            self._refuse(stream, ResetCode.LIMIT)
         except StoreError as error:
             logger.warning("a blob could not be served: %s", error)
             self._refuse(stream)
@@ -196,10 +199,10 @@ class Provider:
     def patience(self, seconds: float) -> float:
         return seconds / CROWDED if self._free.locked() else seconds
 
-    def _refuse(self, stream: BiStream) -> None:
+    def _refuse(self, stream: BiStream, code: ResetCode = ResetCode.INTERNAL) -> None:
         self.served.broken += 1
-        stream.recv.stop(ResetCode.INTERNAL)
-        stream.send.reset(ResetCode.INTERNAL)
+        stream.recv.stop(code)
+        stream.send.reset(code)
 
     async def _send_all(self, request: GetRequest, out: _Out) -> None:
         """The root, then children as long as the sequence of hashes in the root has them."""

@@ -110,3 +110,16 @@ async def test_naming_and_adding_never_cross_a_collection(blobs: Blobs) -> None:
     await collecting
     await blobs.collect(grace=-1)
     assert await blobs.list() == []
+
+
+async def test_a_batch_keeps_what_comes_while_it_lasts(blobs: Blobs) -> None:
+    before = await blobs.add_bytes(b"before", tag=False)
+    again = await blobs.add_bytes(b"again", tag=False)
+    await asyncio.sleep(0.001)
+    async with blobs.batch():
+        during = await blobs.add_bytes(b"during", tag=False)
+        await blobs.add_bytes(b"again", tag=False)
+        assert (await blobs.collect(grace=-1)).blobs == 1
+        assert not await blobs.has(before.hash)
+        assert await blobs.has(during.hash) and await blobs.has(again.hash)
+    assert (await blobs.collect(grace=-1)).blobs == 2
