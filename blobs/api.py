@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 
-from ..errors import UsageError
+from ..errors import NetworkError, PeerError, TidingsError, UsageError
 from ..storage import Database
 from ..transport.connection import Connection
 from ..transport.endpoint import Endpoint
@@ -22,7 +22,7 @@ from .answers import STALL_TIMEOUT
 from .collect import GRACE, Collected, Collector
 from .collection import MAX_ENTRIES, MAX_NAMES, Collection, split_sequence
 from .download import RETRIES, Download, Providers
-from .errors import FileExists, NotFound
+from .errors import FileExists, NotFound, ProvidersExhausted
 from .exporting import export
 from .folders import check_parents, files_in, safe_paths
 from .growing import GrowingBlobs
@@ -36,7 +36,7 @@ from .provider import Provider, Served
 from .push import push_blob
 from .ranges import ChunkRanges
 from .reader import BlobInfo, BlobReader
-from .sequence import SequenceProgress, fetch_blobs, read_sequence
+from .sequence import SequenceProgress, fetch_blobs, prove_sizes, read_sequence
 from .settings import BlobSettings
 from .small import Delivery, fetch_small
 from .store import BlobStore, Filter, Progress, Write
@@ -373,6 +373,44 @@ class Blobs:
             await self._tagged(BlobInfo(root, 0), tag, BlobFormat.HASH_SEQ)
             await self._fetch_all(hashes, providers, root, progress, max_size, stall_timeout)
         return await self.collection(root)
+
+    async def sizes(
+        self,
+        what: BlobTicket | Hash | str,
+        providers: Sequence[ProviderAddr] = (),
+        *,
+        stall_timeout: float = STALL_TIMEOUT,
+    ) -> Sequence[tuple[str, BlobInfo]]:
+        """The names and sizes of a collection, without its blobs: of those that are not here by one request.
+
+        A size is proven by the end of its blob, so up to 16 KiB of each come, and are not kept. Raises as `fetch`.
+        """
+        what = _what(what)
+        if isinstance(what, BlobTicket):
+            providers = [what.addr, *providers]
+            what = what.hash
+        root = what
+        async with self._collector.hold(root):
+            await self._fetch(root, providers, stall_timeout=stall_timeout)
+            hashes = await read_sequence(self._store, root)
+            async with self._collector.hold(hashes[0]):
+                await self._fetch(hashes[0], providers, stall_timeout=stall_timeout)
+                collection = await self.collection(root)
+            known = await self._store.sizes(hashes)
+            reasons: dict[str, TidingsError] = {}
+            for provider in providers:
+                missing = {hash: index for index, hash in enumerate(hashes, 1) if hash not in known}
+                if not missing:
+                    break
+                try:
+                    indexes = sorted(missing.values())
+                    proven = await prove_sizes(self._pool, root, hashes, indexes, provider, stall_timeout)
+                    known |= {hashes[index - 1]: size for index, size in proven.items()}
+                except (PeerError, NetworkError, UsageError) as error:
+                    reasons[str(provider)] = error
+        if any(hash not in known for hash in hashes):
+            raise ProvidersExhausted(f"the sizes of sequence {root.short()}", reasons)
+        return [(name, BlobInfo(hash, known[hash])) for name, hash in collection]
 
     async def fetch_many(
         self,

@@ -28,7 +28,7 @@ from .pool import ConnectionPool, Provider, provider_id
 from .ranges import ChunkRanges, ChunkRangesSeq
 from .store import BlobStore
 
-__all__ = ["SequenceProgress", "fetch_blobs", "read_sequence"]
+__all__ = ["SequenceProgress", "fetch_blobs", "prove_sizes", "read_sequence"]
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,22 @@ async def fetch_blobs(
         raise ProvidersExhausted(f"{len(left)} of {what}", reasons)
 
 
+async def prove_sizes(
+    pool: ConnectionPool, root: Hash, hashes: Sequence[Hash], indexes: Sequence[int], provider: Provider, stall: float
+) -> dict[int, int]:
+    """The bytes of children that are not here, each proven by its last group."""
+    sizes: dict[int, int] = {}
+    async with pool.connection(provider) as (connection, _):
+        request = GetRequest(root, _ranges(indexes, ChunkRanges.LAST))
+        async with ask(connection, request, root, stall) as answers:
+            for index in indexes:
+                async with aclosing(answers.blob(hashes[index - 1], ChunkRanges.LAST)) as verified:
+                    async for size, _ in verified:
+                        sizes[index] = size
+            await answers.end()
+    return sizes
+
+
 async def _take(
     store: BlobStore,
     growing: GrowingBlobs,
@@ -193,6 +209,7 @@ async def _take(
                     if arrival is None:
                         arrival = await stack.enter_async_context(Arrival(store, growing, hash))
                     await arrival.write(size, items, peer)
+                    tell()
                 if arrival is not None:
                     await arrival.finish()
                     del children.missing[index]
@@ -211,15 +228,15 @@ def _request(root: Hash | None, indexes: Sequence[int], hashes: Sequence[Hash]) 
     return GetRequest(root, _ranges(indexes))
 
 
-def _ranges(indexes: Sequence[int]) -> ChunkRangesSeq:
-    """All of these children, of which ``indexes`` rise from 1, and nothing else."""
+def _ranges(indexes: Sequence[int], ranges: ChunkRanges = ChunkRanges.ALL) -> ChunkRangesSeq:
+    """``ranges`` of each of these children, of which ``indexes`` rise from 1, and nothing else."""
     items: list[tuple[int, ChunkRanges]] = []
     after = None
     for index in indexes:
         if index != after:
             if after is not None:
                 items.append((after, ChunkRanges.NONE))
-            items.append((index, ChunkRanges.ALL))
+            items.append((index, ranges))
         after = index + 1
     if after is not None:
         items.append((after, ChunkRanges.NONE))

@@ -104,6 +104,7 @@ _INSERT = Prepared(
 _NOTHING = {"outboard": None, "data": None, "path": None, "mtime_ns": None}
 _ROW = sa.select(blobs.c.size, blobs.c.data, blobs.c.outboard, blobs.c.path, blobs.c.mtime_ns).where(*_WHOLE)
 _STATE = Prepared(sa.select(blobs.c.state).where(blobs.c.hash == sa.bindparam("key")))
+_SIZES = Prepared(_SIZE)
 _SMALL = Prepared(sa.select(blobs.c.data).where(*_WHOLE))
 
 
@@ -162,6 +163,16 @@ class BlobStore:
 
         found = await self._database.read(job)
         return found | {Hash.EMPTY} if complete and Hash.EMPTY in hashes else found
+
+    async def sizes(self, hashes: Sequence[Hash]) -> dict[Hash, int]:
+        """Of these, the blobs that are here, with their bytes."""
+
+        def job(connection: sa.Connection) -> dict[Hash, int]:
+            found = ((hash, _SIZES.first(connection, {"key": bytes(hash)})) for hash in hashes)
+            return {hash: row[0] for hash, row in found if row is not None}
+
+        found = await self._database.read(job)
+        return found | {Hash.EMPTY: 0} if Hash.EMPTY in hashes else found
 
     async def small(self, hashes: Sequence[Hash]) -> dict[Hash, bytes]:
         """Of these, the blobs of at most `INLINE_DATA` bytes that are here."""

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import (
@@ -19,14 +20,17 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from ..blobs import BlobFormat, BlobTicket, SequenceProgress
+from ..blobs import BlobFormat, Blobs, BlobTicket, SequenceProgress
 from ..blobs import Progress as Report
+from ..blobs.hash import HASH_SIZE
 from ..errors import UsageError
 from .command import Context
 from .output import Output
 from .serving import catch_end
 
 __all__ = ["receive", "send"]
+
+FEW_FILES = 256
 
 
 async def send(common: Context, path: Path, qr: bool) -> None:
@@ -62,7 +66,8 @@ async def receive(common: Context, ticket: BlobTicket, folder: Path, overwrite: 
         begun = time.monotonic()
         if ticket.format is BlobFormat.RAW:
             raise UsageError("this is the ticket of a single blob without a name: tidings blob get TICKET FILE")
-        with _counted(output, "files received") as progress:
+        total = await _bytes_to_come(blobs, ticket)
+        with _counted(output, "files received", total) as progress:
             collection = await blobs.fetch_collection(ticket, progress=progress, tag=False)
         async with blobs.hold(ticket.hash):
             await blobs.tags.set(f"received/{ticket.hash}", ticket.hash, BlobFormat.HASH_SEQ)
@@ -78,6 +83,15 @@ async def receive(common: Context, ticket: BlobTicket, folder: Path, overwrite: 
         )
 
 
+async def _bytes_to_come(blobs: Blobs, ticket: BlobTicket) -> int | None:
+    """Where it costs little: for many small files their sizes are as large as they."""
+    await blobs.fetch(replace(ticket, format=BlobFormat.RAW), tag=False)
+    if (await blobs.size(ticket.hash) or 0) > FEW_FILES * HASH_SIZE:
+        return None
+    files = {info.hash: info.size for _, info in await blobs.sizes(ticket)}
+    return sum([size for hash, size in files.items() if not await blobs.has(hash)])
+
+
 @contextmanager
 def _measured(output: Output) -> Iterator[Report | None]:
     """A bar of bytes with rate and time left, where somebody looks."""
@@ -91,10 +105,16 @@ def _measured(output: Output) -> Iterator[Report | None]:
 
 
 @contextmanager
-def _counted(output: Output, what: str) -> Iterator[Callable[[SequenceProgress], object] | None]:
-    """A bar of files, with the bytes and their rate."""
+def _counted(
+    output: Output, what: str, total: int | None = None
+) -> Iterator[Callable[[SequenceProgress], object] | None]:
+    """A bar of files, with the bytes and their rate; or of ``total`` bytes."""
     if output.as_json or not output.console.is_terminal:
         yield None
+        return
+    if total is not None:
+        with _measured(output) as report:
+            yield lambda progress: report and report(progress.bytes_done, max(total, progress.bytes_done))
         return
     begun = time.monotonic()
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[bytes]}"))

@@ -17,6 +17,8 @@ from tidings.errors import UsageError
 from tidings.transport import SecretKey
 from tidings.transport.errors import DecodeError
 
+from .peers import MakePeer
+
 hashes = st.binary(min_size=32, max_size=32).map(Hash)
 texts = st.text(max_size=30)
 
@@ -205,3 +207,29 @@ async def test_who_gives_no_collection(peers) -> None:
         await b.blobs.fetch_collection(Hash.of(b"x"), [SecretKey.generate().public], stall_timeout=0.2)
     with pytest.raises(UsageError):
         await a.blobs.add_collection([("x" * 5000, blob.hash)])
+
+
+async def test_sizes_come_without_the_blobs(peers: MakePeer) -> None:
+    a, b, c = await peers(), await peers(), await peers()
+    datas = [b"", b"small", b"g" * 16384, b"h" * 16385, b"large" * 1_000_000]
+    hashes = [(await a.blobs.add_bytes(data)).hash for data in datas]
+    folder = await a.blobs.add_collection([(str(number), hash) for number, hash in enumerate(hashes)])
+    await b.blobs.add_bytes(datas[1])
+    before = a.blobs.served.bytes_sent
+    sizes = await b.blobs.sizes(folder.hash, [c.endpoint.addr(), a.endpoint.addr()])
+    assert [(name, info.hash, info.size) for name, info in sizes] == [
+        (str(number), hash, len(data)) for number, (hash, data) in enumerate(zip(hashes, datas, strict=True))
+    ]
+    assert a.blobs.served.bytes_sent - before < 70_000
+    assert not await b.blobs.has(hashes[4])
+    with pytest.raises(ProvidersExhausted):
+        await b.blobs.sizes(folder.hash, [c.endpoint.addr()])
+
+
+async def test_progress_of_a_large_file_in_a_collection(peers: MakePeer) -> None:
+    a, b = await peers(), await peers()
+    film = await a.blobs.add_bytes(b"film" * 2_000_000)
+    folder = await a.blobs.add_collection([("film", film.hash)])
+    seen: list[SequenceProgress] = []
+    await b.blobs.fetch_collection(folder.hash, [a.endpoint.addr()], progress=seen.append)
+    assert len({progress.bytes_done for progress in seen}) > 5
