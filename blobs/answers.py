@@ -76,13 +76,13 @@ class Answers:
             data = self._take(self._left if left is None else min(self._left, left))
             if left is not None:
                 left -= len(data)
-            if not data:
-                decoder.end()
             items: list[Leaf | Pairs] = []
             wrong: PeerError | None = None
             try:
                 for item in decoder.feed(data):
                     items.append(item)  # noqa: PERF402 - what came before an error stays
+                if not data:
+                    decoder.end()
             except PeerError as error:
                 wrong = error
             if items:

@@ -96,11 +96,25 @@ def test_whole_blobs(size: int) -> None:
     assert parents == ({0: pairs} if pairs else {})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([0, 1, 1500, GROUP, GROUP + 1, 4 * GROUP + 3000, 7 * GROUP]),
-    st.sets(st.one_of(st.integers(0, 120), st.just((1 << 64) - 1)), max_size=6),
-    st.lists(st.integers(0, 150_000), max_size=5),
+    st.sampled_from(
+        [
+            0,
+            1,
+            1500,
+            GROUP,
+            GROUP + 1,
+            4 * GROUP + 3000,
+            7 * GROUP,
+            8 * GROUP,
+            8 * GROUP + 1,
+            16 * GROUP,
+            27 * GROUP + 1,
+        ]
+    ),
+    st.sets(st.one_of(st.integers(0, 120), st.integers(0, 450), st.just((1 << 64) - 1)), max_size=6),
+    st.lists(st.one_of(st.integers(0, 150_000), st.integers(0, 450_000)), max_size=5),
 )
 def test_any_ranges_cut_anywhere(size: int, boundaries: set[int], cuts: list[int]) -> None:
     ranges = ChunkRanges(tuple(sorted(boundaries)))
@@ -120,13 +134,14 @@ def test_any_ranges_cut_anywhere(size: int, boundaries: set[int], cuts: list[int
     )
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, response_size(2 * GROUP + 1500) - 1), st.integers(1, 255))
-def test_a_changed_byte_never_gives_wrong_data(at: int, change: int) -> None:
-    size = 2 * GROUP + 1500
+@pytest.mark.parametrize("size", [2 * GROUP + 1500, 17 * GROUP + 1500])
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 0.999_999), st.integers(1, 255))
+def test_a_changed_byte_never_gives_wrong_data(size: int, at: float, change: int) -> None:
     data, hash, _ = blob(size)
     answer = bytearray(response(data))
-    answer[at] ^= change
+    place = int(at * len(answer))
+    answer[place] ^= change
     leaves, pairs, error = drained(Decoder(hash), bytes(answer))
     assert isinstance(error, HashMismatch | Truncated)
     assert all_right(size, leaves, pairs)
