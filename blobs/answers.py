@@ -8,6 +8,7 @@ interpreter's lock away, and beside a busy event loop wait for it: 150 MiB/s alo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -135,27 +136,30 @@ class Answers:
         wanted = self._batch if most is None else min(self._batch, most)
         if not self._left and not await self._fill(1):
             return
-        loop = asyncio.get_running_loop()
-        until = loop.time() + GATHER
-        while self._left < wanted and not self._ended and loop.time() < until:
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._read(wanted - self._left)
-            except TimeoutError:
-                return
+        self._look_for_stall()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER):  # one for all reads: there are dozens in a batch
+                while self._left < wanted and not self._ended:
+                    self._took(await self._recv.read(wanted - self._left))
 
     async def _read(self, size: int) -> None:
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._stall_timeout):
             data = await self._recv.read(size)
+        self._took(data)
+        self._look_for_stall()
+
+    def _took(self, data: bytes) -> None:
         self._arrived += len(data)
-        if loop.time() >= self._look_at:
-            if self._arrived < STALL_BYTES:
-                raise TimeoutError
-            self._arrived, self._look_at = 0, loop.time() + self._stall_timeout
         self._more.append(data)
         self._left += len(data)
         self._ended = not data
+
+    def _look_for_stall(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            if self._arrived < STALL_BYTES:
+                raise TimeoutError
+            self._arrived, self._look_at = 0, now + self._stall_timeout
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidings.blobs import Hash
+from tidings.blobs.quota import Quota
 from tidings.blobs.store import BlobStore
 from tidings.docs_sync.errors import UnknownDocument
 from tidings.docs_sync.model.capability import Capability
@@ -68,6 +69,7 @@ class World:
         self.contents = ContentStore(database)
         self.blobs = BlobStore.__new__(BlobStore)  # without its folder: its small blobs are rows
         self.blobs._database = database
+        self.blobs.quota = Quota(None, self.blobs._bytes_kept)
         self.example = next(_seed)
         secret = NamespaceSecret(self.example.to_bytes(32, "big"))
         self.id, self.capability = secret.id, Capability(secret.id, secret)
