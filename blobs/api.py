@@ -316,7 +316,7 @@ class Blobs:
             if what.format is not BlobFormat.RAW:
                 raise UsageError("this ticket is for a collection: use fetch_collection")
             what = what.hash
-        async with self._turns.take(priority):
+        async with self._turns.take(priority), self._collector.hold(what):
             info = await self._fetch(what, providers, progress, max_size, stall_timeout, retries)
             return await self._tagged(info, tag)
 
