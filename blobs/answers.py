@@ -72,17 +72,17 @@ class Answers:
             return
         decoder = Decoder(hash, ranges, max_size=max_size, peer=self._peer, others_follow=True)
         left = response_size(size) if ranges == ChunkRanges.ALL else None  # else only the decoder knows
+        rest = 0  # bytes that wait for the rest of their item
         while not decoder.finished:
-            await self._gather(left)
+            await self._gather(rest, left)
             data = self._take(self._left if left is None else min(self._left, left))
-            if left is not None:
-                left -= len(data)
+            over = self._ended and len(data) == rest
             items: list[Leaf | Pairs] = []
             wrong: PeerError | None = None
             try:
                 for item in decoder.feed(data):
                     items.append(item)  # noqa: PERF402 - what came before an error stays
-                if not data:
+                if over:
                     decoder.end()
             except PeerError as error:
                 wrong = error
@@ -90,7 +90,11 @@ class Answers:
                 yield size, items
             if wrong is not None:
                 raise wrong
-        self._put_back(decoder.rest())
+            back = decoder.take_back()
+            rest = len(back)
+            self._put_back(back)
+            if left is not None:
+                left -= len(data) - rest
 
     async def end(self) -> None:
         """Nothing may follow."""
@@ -107,8 +111,8 @@ class Answers:
 
     def _put_back(self, data: bytes) -> None:
         if data:
-            self._join()
-            self._buffer, self._at = data + self._buffer[self._at :], 0
+            self._more[:0] = [data, self._buffer[self._at :]]
+            self._buffer, self._at = b"", 0
             self._left += len(data)
 
     def _join(self) -> None:
@@ -131,10 +135,10 @@ class Answers:
         self._join()
         return self._left >= size
 
-    async def _gather(self, most: int | None) -> None:
-        """Wait for something, and then a moment for a batch of it."""
-        wanted = self._batch if most is None else min(self._batch, most)
-        if not self._left and not await self._fill(1):
+    async def _gather(self, rest: int, most: int | None) -> None:
+        """Wait for something beside the ``rest``, and then a moment for a batch of it."""
+        wanted = rest + self._batch if most is None else min(rest + self._batch, most)
+        if self._left <= rest and not await self._fill(rest + 1):
             return
         self._look_for_stall()
         with contextlib.suppress(TimeoutError):

@@ -147,7 +147,7 @@ class Decoder:
         Raises `HashMismatch` after the last item that is right, `TooLarge` for a claim above ``max_size``, and
         `HashMismatch` for bytes after the end. Many groups at a time are many times cheaper than one.
         """
-        data = self._rest + data
+        data = self._rest + data if self._rest else data
         start = 0
         if self.size is None:
             if len(data) < HEADER.size:
@@ -164,9 +164,10 @@ class Decoder:
         if self.finished and self._rest and not self._others_follow:
             raise HashMismatch(f"the answer goes on after the end of blob {self._root.short()}", peer=self._peer)
 
-    def rest(self) -> bytes:
-        """What came after the end, where the answers for others follow."""
-        return self._rest if self.finished else b""
+    def take_back(self) -> bytes:
+        """What it could make nothing of yet, to be fed again with what follows; or what came after the end."""
+        rest, self._rest = self._rest, b""
+        return rest
 
     def end(self) -> None:
         """The stream ended: `Truncated` unless all of it had arrived."""
@@ -201,7 +202,9 @@ class Decoder:
 
     def _take(self, length: int) -> tuple[list[Node], list[int]]:
         """The items that are whole within so many bytes, and where each stops."""
-        nodes, stops, stop = [], [], 0
+        nodes: list[Node] = []
+        stops: list[int] = []
+        stop = 0
         while self._next is not None:
             stop += self._length(self._next)
             if stop > length:
